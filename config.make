@@ -1,0 +1,15 @@
+# The rule by which nginx's make has cargo build the module. It runs in nginx's source
+# folder, and NGX_OBJS is relative to that unless --builddir is absolute.
+
+cat << END                                                    >> $NGX_MAKEFILE
+
+$ngx_sliced_keepalive_lib:	$NGX_MAKEFILE \\
+	`find $ngx_addon_dir/src $ngx_addon_dir/Cargo.toml $ngx_addon_dir/Cargo.lock \
+          $ngx_addon_dir/build.rs -type f | tr '\n' ' '`
+	root=\`pwd\` && objs=\`cd $NGX_OBJS && pwd\` && cd $ngx_addon_dir && \\
+	env -u CARGO_BUILD_TARGET NGINX_SOURCE_DIR=\$\$root NGINX_BUILD_DIR=\$\$objs \\
+	${NGX_CARGO:-cargo} rustc --release --locked --lib --crate-type staticlib \\
+		--no-default-features --target-dir \$\$objs/ngx_http_upstream_sliced_keepalive_module
+	touch $ngx_sliced_keepalive_lib
+
+END

@@ -1,0 +1,458 @@
+//! The directives, and the configuration of an upstream.
+
+use core::ffi::{CStr, c_char, c_void};
+use core::mem::offset_of;
+use core::ptr::{self, NonNull};
+
+use nginx_sys::{
+    NGX_CONF_1MORE, NGX_CONF_TAKE1, NGX_CONF_TAKE12, NGX_HTTP_MODULE, NGX_HTTP_SRV_CONF_OFFSET,
+    NGX_HTTP_UPS_CONF, NGX_LOG_EMERG, NGX_LOG_WARN, ngx_command_t, ngx_conf_set_msec_slot,
+    ngx_conf_set_num_slot, ngx_conf_t, ngx_connection_t, ngx_http_module_t,
+    ngx_http_upstream_init_peer_pt, ngx_http_upstream_init_pt, ngx_http_upstream_main_conf_t,
+    ngx_http_upstream_srv_conf_t, ngx_module_t, ngx_msec_t, ngx_parse_time, ngx_str_t, ngx_uint_t,
+};
+use ngx::core::{NGX_CONF_ERROR, NGX_CONF_OK, NgxStr};
+use ngx::http::{
+    HttpModule, HttpModuleConfExt, HttpModuleMainConf, HttpModuleServerConf, NgxHttpUpstreamModule,
+};
+use ngx::{ngx_conf_log_error, ngx_string};
+
+pub(crate) use self::keepalive::Keepalive;
+use self::params::{Error, HintsParams, Params};
+use crate::builtin;
+use crate::idle::{self, Idle};
+use crate::nginx;
+use crate::peer;
+use crate::pool::Pool;
+
+mod keepalive;
+pub mod params;
+mod run_time;
+
+/// The pool of an upstream: pointers to connections, in the memory of the configuration.
+pub(crate) type IdlePool = Pool<NonNull<ngx_connection_t>, ngx::core::Pool>;
+
+/// The default of `keepalive_requests`, as in nginx.
+const REQUESTS: ngx_uint_t = 1000;
+/// The default of `keepalive_time`, as in nginx: 1 hour, in milliseconds.
+const TIME: ngx_msec_t = 3_600_000;
+
+/// The default of `margin` of `keepalive_hints`, in milliseconds.
+const HINTS_MARGIN: u64 = 1000;
+
+/// `NGX_CONF_UNSET_MSEC` and `NGX_CONF_UNSET_UINT`.
+const UNSET: usize = usize::MAX;
+
+/// The module's configuration of all upstreams together.
+#[derive(Debug, Default)]
+pub struct MainConf {
+    /// Whether the upstreams of the configuration file are set up. An upstream that is read later
+    /// is made at run time.
+    configured: bool,
+}
+
+/// The module's configuration of one upstream.
+#[repr(C)]
+pub struct ServerConf {
+    /// `keepalive_requests`, or [`UNSET`].
+    requests: ngx_uint_t,
+    /// `keepalive_time` in milliseconds, or [`UNSET`].
+    time: ngx_msec_t,
+    /// `keepalive_timeout` in milliseconds, or [`UNSET`].
+    timeout: ngx_msec_t,
+    hints: Option<HintsParams>,
+    keepalive: Option<Keepalive>,
+    /// What `peer.init_upstream` was; only for an upstream that is made at run time.
+    original_init_upstream: ngx_http_upstream_init_pt,
+    /// What `peer.init` was.
+    pub(crate) original_init_peer: ngx_http_upstream_init_peer_pt,
+    /// Set when the upstream is initialised.
+    pub(crate) pool: Option<IdlePool>,
+    /// As many as the pool has slots, each initialised while its slot is in use.
+    pub(crate) idle: *mut Idle,
+    /// Whether this worker has said that a slice key was cut.
+    pub(crate) cut_logged: bool,
+}
+
+impl Default for ServerConf {
+    fn default() -> Self {
+        ServerConf {
+            requests: UNSET,
+            time: UNSET,
+            timeout: UNSET,
+            hints: None,
+            keepalive: None,
+            original_init_upstream: None,
+            original_init_peer: None,
+            pool: None,
+            idle: ptr::null_mut(),
+            cut_logged: false,
+        }
+    }
+}
+
+impl ServerConf {
+    /// The `keepalive` directive, if the upstream has one.
+    pub(crate) fn keepalive(&self) -> Option<&Keepalive> {
+        self.keepalive.as_ref()
+    }
+
+    /// Most requests through one connection.
+    pub(crate) fn requests(&self) -> ngx_uint_t {
+        if self.requests == UNSET { REQUESTS } else { self.requests }
+    }
+
+    /// The age up to which a connection is kept, in milliseconds.
+    pub(crate) fn time(&self) -> ngx_msec_t {
+        if self.time == UNSET { TIME } else { self.time }
+    }
+
+    /// How long a connection may be idle, in milliseconds; `None` if for any time.
+    pub(crate) fn timeout(&self) -> Option<u64> {
+        (self.timeout != UNSET).then_some(self.timeout as u64)
+    }
+
+    /// By how much nginx closes before the server, if it follows the server's `Keep-Alive`
+    /// header; in milliseconds.
+    pub(crate) fn hints_margin(&self) -> Option<u64> {
+        match self.hints {
+            None | Some(HintsParams::On(None)) => Some(HINTS_MARGIN),
+            Some(HintsParams::On(Some(margin))) => Some(margin as u64),
+            Some(HintsParams::Off) => None,
+        }
+    }
+}
+
+/// The HTTP module.
+#[derive(Debug)]
+pub struct Module;
+
+impl Module {
+    /// The configuration of an upstream, as nginx holds it: it may be written to.
+    pub(crate) fn server_conf_of(
+        upstream: &ngx_http_upstream_srv_conf_t,
+    ) -> Option<NonNull<ServerConf>> {
+        // SAFETY: `create_srv_conf` makes a `ServerConf`.
+        unsafe { upstream.http_server_conf_unchecked(Self::module()) }
+    }
+}
+
+impl HttpModule for Module {
+    fn module() -> &'static ngx_module_t {
+        // SAFETY: nginx writes to the module only while it starts or reads its configuration, and
+        // no reference is held then.
+        unsafe { &*ptr::addr_of!(ngx_http_upstream_sliced_keepalive_module) }
+    }
+
+    unsafe extern "C" fn create_main_conf(cf: *mut ngx_conf_t) -> *mut c_void {
+        // SAFETY: nginx passes a valid `cf`.
+        let conf = unsafe { nginx::allocate((*cf).pool, MainConf::default()) };
+        conf.map_or(ptr::null_mut(), |conf| conf.as_ptr().cast())
+    }
+
+    unsafe extern "C" fn create_srv_conf(cf: *mut ngx_conf_t) -> *mut c_void {
+        // SAFETY: nginx passes a valid `cf`.
+        let conf = unsafe { nginx::allocate((*cf).pool, ServerConf::default()) };
+        conf.map_or(ptr::null_mut(), |conf| conf.as_ptr().cast())
+    }
+
+    /// Sets up the upstreams that have a `keepalive`. `ngx_http_upstream_module` comes before this
+    /// module, so it has called each `init_upstream`, and `peer.init` is the balancer's, wherever
+    /// in the block its directive stands.
+    unsafe extern "C" fn init_main_conf(cf: *mut ngx_conf_t, conf: *mut c_void) -> *mut c_char {
+        // SAFETY: nginx passes a valid `cf`, and `conf` comes from `create_main_conf`.
+        let upstreams = unsafe {
+            #[cfg(not(ngx_feature = "http_ssl"))]
+            if nginx::module(cf, c"ngx_openssl_module").is_some() {
+                ngx_conf_log_error!(
+                    NGX_LOG_EMERG,
+                    cf,
+                    "ngx_http_upstream_sliced_keepalive_module was built without \
+                     --with-http_ssl_module, and this nginx with it"
+                );
+                return NGX_CONF_ERROR;
+            }
+            (*conf.cast::<MainConf>()).configured = true;
+            NgxHttpUpstreamModule::main_conf(&*cf)
+        };
+        let Some(upstreams) = upstreams else { return NGX_CONF_ERROR };
+
+        for &upstream in upstreams_of(upstreams) {
+            // SAFETY: the array holds pointers to upstreams.
+            if unsafe { init_upstream(cf, upstream) }.is_none() {
+                return NGX_CONF_ERROR;
+            }
+        }
+        NGX_CONF_OK
+    }
+}
+
+// SAFETY: `create_main_conf` makes a `MainConf`.
+unsafe impl HttpModuleMainConf for Module {
+    type MainConf = MainConf;
+}
+
+// SAFETY: `create_srv_conf` makes a `ServerConf`.
+unsafe impl HttpModuleServerConf for Module {
+    type ServerConf = ServerConf;
+}
+
+static MODULE_CTX: ngx_http_module_t = ngx_http_module_t {
+    preconfiguration: None,
+    postconfiguration: None,
+    create_main_conf: Some(Module::create_main_conf),
+    init_main_conf: Some(Module::init_main_conf),
+    create_srv_conf: Some(Module::create_srv_conf),
+    merge_srv_conf: None,
+    create_loc_conf: None,
+    merge_loc_conf: None,
+};
+
+static mut COMMANDS: [ngx_command_t; 6] = [
+    command(ngx_string!("keepalive"), NGX_CONF_1MORE, Some(set_keepalive), 0),
+    command(ngx_string!("keepalive_hints"), NGX_CONF_TAKE12, Some(set_hints), 0),
+    command(
+        ngx_string!("keepalive_requests"),
+        NGX_CONF_TAKE1,
+        Some(set_number),
+        offset_of!(ServerConf, requests),
+    ),
+    command(
+        ngx_string!("keepalive_time"),
+        NGX_CONF_TAKE1,
+        Some(set_msec),
+        offset_of!(ServerConf, time),
+    ),
+    command(
+        ngx_string!("keepalive_timeout"),
+        NGX_CONF_TAKE1,
+        Some(set_msec),
+        offset_of!(ServerConf, timeout),
+    ),
+    ngx_command_t::empty(),
+];
+
+/// The module.
+#[unsafe(no_mangle)]
+#[allow(non_upper_case_globals)]
+pub static mut ngx_http_upstream_sliced_keepalive_module: ngx_module_t = ngx_module_t {
+    ctx: (&raw const MODULE_CTX).cast_mut().cast(),
+    commands: (&raw mut COMMANDS).cast(),
+    type_: NGX_HTTP_MODULE as ngx_uint_t,
+    ..ngx_module_t::default()
+};
+
+type Set = unsafe extern "C" fn(*mut ngx_conf_t, *mut ngx_command_t, *mut c_void) -> *mut c_char;
+
+const fn command(name: ngx_str_t, args: u32, set: Option<Set>, offset: usize) -> ngx_command_t {
+    ngx_command_t {
+        name,
+        type_: (NGX_HTTP_UPS_CONF | args) as ngx_uint_t,
+        set,
+        conf: NGX_HTTP_SRV_CONF_OFFSET,
+        offset,
+        post: ptr::null_mut(),
+    }
+}
+
+/// The handler of `keepalive`.
+///
+/// # Safety
+///
+/// nginx calls it while it reads the directive, with the configuration that `create_srv_conf` made.
+unsafe extern "C" fn set_keepalive(
+    cf: *mut ngx_conf_t,
+    cmd: *mut ngx_command_t,
+    conf: *mut c_void,
+) -> *mut c_char {
+    let conf: *mut ServerConf = conf.cast();
+    // SAFETY: nginx passes the configuration that `create_srv_conf` made.
+    if unsafe { (*conf).keepalive.is_some() } {
+        return message(c"is duplicate");
+    }
+    // SAFETY: nginx passes a valid `cf` and `cmd`; the arguments, the first of which is the
+    // directive's name, live as long as the configuration. Nothing else refers to `conf` during
+    // the assignment.
+    unsafe {
+        let args = (*(*cf).args).as_slice::<ngx_str_t>();
+        let params = match params::parse(args.iter().skip(1).map(ngx_str_t::as_bytes)) {
+            Ok(params) => params,
+            Err(error) => {
+                log_error(cf, cmd, error);
+                return NGX_CONF_ERROR;
+            }
+        };
+        warn(cf, &params);
+
+        let at_run_time = Module::main_conf(&*cf).is_some_and(|main| main.configured);
+        let keepalive = if at_run_time {
+            run_time::compile(cf, &params)
+        } else {
+            Keepalive::compile(cf, &params)
+        };
+        if keepalive.is_none() {
+            return NGX_CONF_ERROR;
+        }
+        (*conf).keepalive = keepalive;
+
+        if at_run_time {
+            run_time::chain(cf, conf);
+        }
+        builtin::silence(cf)
+    }
+}
+
+/// # Safety
+///
+/// `cf` is being read, and `cmd` is the directive.
+unsafe fn log_error(cf: *mut ngx_conf_t, cmd: *mut ngx_command_t, error: Error<'_>) {
+    match error {
+        Error::Value(value) => {
+            let value = NgxStr::from_bytes(value);
+            // SAFETY: the directive is valid.
+            let name = unsafe { NgxStr::from_ngx_str((*cmd).name) };
+            ngx_conf_log_error!(
+                NGX_LOG_EMERG,
+                cf,
+                "invalid value \"{value}\" in \"{name}\" directive"
+            );
+        }
+        Error::Parameter(param) => {
+            let param = NgxStr::from_bytes(param);
+            ngx_conf_log_error!(NGX_LOG_EMERG, cf, "invalid parameter \"{param}\"");
+        }
+        Error::Duplicate(param) => {
+            let param = NgxStr::from_bytes(param);
+            ngx_conf_log_error!(NGX_LOG_EMERG, cf, "duplicate parameter \"{param}\"");
+        }
+    }
+}
+
+/// # Safety
+///
+/// `cf` is being read.
+unsafe fn warn(cf: *mut ngx_conf_t, params: &Params<'_>) {
+    if params.single {
+        ngx_conf_log_error!(NGX_LOG_WARN, cf, "the \"single\" parameter is deprecated");
+    }
+    for name in params.without_key() {
+        ngx_conf_log_error!(
+            NGX_LOG_WARN,
+            cf,
+            "parameter \"{name}\" has no effect without \"slice_key\""
+        );
+    }
+}
+
+fn upstreams_of(conf: &ngx_http_upstream_main_conf_t) -> &[*mut ngx_http_upstream_srv_conf_t] {
+    // SAFETY: `upstreams` is an array of these.
+    unsafe { conf.upstreams.as_slice() }
+}
+
+/// Puts this module around an upstream's balancer, if the upstream has a `keepalive`. `None` if
+/// there is no memory.
+///
+/// # Safety
+///
+/// `cf` and `upstream` are valid.
+unsafe fn init_upstream(
+    cf: *mut ngx_conf_t,
+    upstream: *mut ngx_http_upstream_srv_conf_t,
+) -> Option<()> {
+    // SAFETY: `cf` and the upstream are valid; an implicit one, made by `proxy_pass`, has no
+    // configuration. Nothing else refers to the configuration during the assignments.
+    unsafe {
+        let Some(conf) = Module::server_conf_of(&*upstream) else { return Some(()) };
+        let conf = conf.as_ptr();
+        let Some(limits) = (*conf).keepalive().map(Keepalive::limits) else { return Some(()) };
+
+        let allocator = ngx::core::Pool::from_ngx_pool((*cf).pool);
+        let size = (limits.connections as usize).checked_mul(size_of::<Idle>())?;
+        (*conf).idle = allocator.alloc(size).cast();
+        if (*conf).idle.is_null() {
+            return None;
+        }
+        (*conf).pool = Some(Pool::new_in(limits, allocator).ok()?);
+        nginx::add_cleanup((*cf).pool, Some(idle::close_all), conf.cast())?;
+
+        (*conf).original_init_peer = (*upstream).peer.init;
+        (*upstream).peer.init = Some(peer::init);
+    }
+    Some(())
+}
+
+/// The handler of `keepalive_requests`.
+///
+/// # Safety
+///
+/// nginx calls it while it reads the directive, with the configuration that `create_srv_conf` made.
+unsafe extern "C" fn set_number(
+    cf: *mut ngx_conf_t,
+    cmd: *mut ngx_command_t,
+    conf: *mut c_void,
+) -> *mut c_char {
+    // SAFETY: nginx passes all three for this directive, whose offset is that of a number.
+    unsafe {
+        let rv = ngx_conf_set_num_slot(cf, cmd, conf);
+        if rv == NGX_CONF_OK { builtin::pass_on(cf, cmd) } else { rv }
+    }
+}
+
+/// The handler of `keepalive_time` and `keepalive_timeout`.
+///
+/// # Safety
+///
+/// nginx calls it while it reads the directive, with the configuration that `create_srv_conf` made.
+unsafe extern "C" fn set_msec(
+    cf: *mut ngx_conf_t,
+    cmd: *mut ngx_command_t,
+    conf: *mut c_void,
+) -> *mut c_char {
+    // SAFETY: nginx passes all three for this directive, whose offset is that of a time.
+    unsafe {
+        let rv = ngx_conf_set_msec_slot(cf, cmd, conf);
+        if rv == NGX_CONF_OK { builtin::pass_on(cf, cmd) } else { rv }
+    }
+}
+
+/// The handler of `keepalive_hints`.
+///
+/// # Safety
+///
+/// nginx calls it while it reads the directive, with the configuration that `create_srv_conf` made.
+unsafe extern "C" fn set_hints(
+    cf: *mut ngx_conf_t,
+    cmd: *mut ngx_command_t,
+    conf: *mut c_void,
+) -> *mut c_char {
+    let conf: *mut ServerConf = conf.cast();
+    // SAFETY: nginx passes a valid `cf` and the configuration that `create_srv_conf` made.
+    unsafe {
+        if (*conf).hints.is_some() {
+            return message(c"is duplicate");
+        }
+        let args = (*(*cf).args).as_slice::<ngx_str_t>();
+        let args = args.iter().skip(1).map(ngx_str_t::as_bytes);
+        match params::parse_hints(args, parse_msec) {
+            Ok(hints) => (*conf).hints = Some(hints),
+            Err(error) => {
+                log_error(cf, cmd, error);
+                return NGX_CONF_ERROR;
+            }
+        }
+    }
+    NGX_CONF_OK
+}
+
+/// A time as nginx writes it, in milliseconds.
+fn parse_msec(text: &[u8]) -> Option<ngx_msec_t> {
+    let mut text = nginx::as_ngx_str(text);
+    // SAFETY: nginx reads the text, by its length.
+    let time = unsafe { ngx_parse_time(&raw mut text, 0) };
+    ngx_msec_t::try_from(time).ok()
+}
+
+/// What a directive's handler returns for nginx to say: `"keepalive" directive …`.
+fn message(text: &'static CStr) -> *mut c_char {
+    text.as_ptr().cast_mut()
+}

@@ -1,0 +1,396 @@
+//! The grammar of the `keepalive` directive's arguments.
+
+#![forbid(unsafe_code)]
+
+use nom::branch::alt;
+use nom::bytes::complete::{tag, take_while1};
+use nom::character::complete::digit1;
+use nom::combinator::{all_consuming, map, map_opt, recognize, rest, value, verify};
+use nom::sequence::preceded;
+use nom::{IResult, Parser};
+
+/// The arguments of one `keepalive` directive. `None` is a parameter that was not given.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Params<'a> {
+    /// Most idle connections.
+    pub connections: u32,
+    /// Text with variables.
+    pub slice_key: Option<&'a [u8]>,
+    /// Most idle connections of one key.
+    pub slice_conn: Option<u32>,
+    /// Where the most idle connections of one key come from.
+    pub slice_dyn: Option<SliceDyn<'a>>,
+    /// Most slices that hold idle connections at once.
+    pub slice_poolsize: Option<u32>,
+    /// Longest slice key, in bytes.
+    pub slice_keylen: Option<u16>,
+    /// Connections whose key is longer are not kept.
+    pub slice_strict: bool,
+    /// Connections are reused within one location only.
+    pub local: bool,
+    /// Accepted for old configurations; no effect.
+    pub single: bool,
+}
+
+impl Params<'_> {
+    /// The names of the parameters that were given and have no effect without `slice_key`.
+    pub fn without_key(&self) -> impl Iterator<Item = &'static str> {
+        let given = [
+            ("slice_conn", self.slice_conn.is_some()),
+            ("slice_dyn", self.slice_dyn.is_some()),
+            ("slice_poolsize", self.slice_poolsize.is_some()),
+            ("slice_keylen", self.slice_keylen.is_some()),
+            ("slice_strict", self.slice_strict),
+        ];
+        let keyed = self.slice_key.is_some();
+        given.into_iter().filter(move |(_, given)| *given && !keyed).map(|(name, _)| name)
+    }
+}
+
+/// The value of `slice_dyn`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SliceDyn<'a> {
+    /// The name of a variable, written without `$`.
+    Variable(&'a [u8]),
+    /// Text with variables, or a constant number.
+    Text(&'a [u8]),
+}
+
+/// What is wrong with an argument, and the argument.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Error<'a> {
+    /// The number of connections is none.
+    Value(&'a [u8]),
+    /// The parameter is unknown, or its value is invalid.
+    Parameter(&'a [u8]),
+    /// The parameter was given before.
+    Duplicate(&'a [u8]),
+}
+
+#[derive(Clone, Copy)]
+enum Param<'a> {
+    SliceKey(&'a [u8]),
+    SliceConn(u32),
+    SliceDyn(SliceDyn<'a>),
+    SlicePoolsize(u32),
+    SliceKeylen(u16),
+    SliceStrict,
+    Local,
+    Single,
+}
+
+/// Parses the arguments that follow the directive's name.
+///
+/// # Errors
+///
+/// The first argument is not a number, or one of the others is not a parameter.
+pub fn parse<'a>(args: impl IntoIterator<Item = &'a [u8]>) -> Result<Params<'a>, Error<'a>> {
+    let mut args = args.into_iter();
+    let first = args.next().unwrap_or_default();
+    let connections = number(first).ok_or(Error::Value(first))?;
+    let mut params = Params { connections, ..Params::default() };
+
+    for arg in args {
+        let (_, param) = all_consuming(param).parse(arg).map_err(|_| Error::Parameter(arg))?;
+        if !set(&mut params, param) {
+            return Err(Error::Duplicate(arg));
+        }
+    }
+    Ok(params)
+}
+
+/// The arguments of `keepalive_hints`, with the margin in milliseconds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum HintsParams {
+    /// `off`.
+    Off,
+    /// `on`, with the `margin` if it was given.
+    On(Option<usize>),
+}
+
+/// Parses the arguments that follow `keepalive_hints`. `time` parses a time as nginx writes it
+/// into milliseconds.
+///
+/// # Errors
+///
+/// The first argument is neither `on` nor `off`, or the second is no parameter of it.
+pub fn parse_hints<'a>(
+    args: impl IntoIterator<Item = &'a [u8]>,
+    time: impl Fn(&[u8]) -> Option<usize>,
+) -> Result<HintsParams, Error<'a>> {
+    let mut args = args.into_iter();
+    let margin = |param| {
+        let text = preceded(tag("margin="), text);
+        all_consuming(map_opt(text, &time)).parse(param).map_err(|_| Error::Parameter(param))
+    };
+    match (args.next().unwrap_or_default(), args.next()) {
+        (b"off", None) => Ok(HintsParams::Off),
+        (b"off", Some(param)) => Err(Error::Parameter(param)),
+        (b"on", param) => {
+            let margin = param.map(margin).transpose()?;
+            Ok(HintsParams::On(margin.map(|(_, margin)| margin)))
+        }
+        (value, _) => Err(Error::Value(value)),
+    }
+}
+
+/// Parses a number of connections or slices: decimal digits alone, as `ngx_atoi()`.
+pub fn number(text: &[u8]) -> Option<u32> {
+    all_consuming(digits).parse(text).ok().map(|(_, number)| number)
+}
+
+/// Stores a parameter; false if it was given before.
+fn set<'a>(params: &mut Params<'a>, param: Param<'a>) -> bool {
+    match param {
+        Param::SliceKey(text) => params.slice_key.replace(text).is_none(),
+        Param::SliceConn(number) => params.slice_conn.replace(number).is_none(),
+        Param::SliceDyn(text) => params.slice_dyn.replace(text).is_none(),
+        Param::SlicePoolsize(number) => params.slice_poolsize.replace(number).is_none(),
+        Param::SliceKeylen(length) => params.slice_keylen.replace(length).is_none(),
+        Param::SliceStrict => !core::mem::replace(&mut params.slice_strict, true),
+        Param::Local => !core::mem::replace(&mut params.local, true),
+        Param::Single => !core::mem::replace(&mut params.single, true),
+    }
+}
+
+fn param(arg: &[u8]) -> IResult<&[u8], Param<'_>> {
+    alt((
+        map(preceded(tag("slice_key="), text), Param::SliceKey),
+        map(preceded(tag("slice_conn="), digits), Param::SliceConn),
+        map(preceded(tag("slice_dyn="), slice_dyn), Param::SliceDyn),
+        map(preceded(tag("slice_poolsize="), digits), Param::SlicePoolsize),
+        map(preceded(tag("slice_keylen="), length), Param::SliceKeylen),
+        value(Param::SliceStrict, tag("slice_strict")),
+        value(Param::Local, tag("local")),
+        value(Param::Single, tag("single")),
+    ))
+    .parse(arg)
+}
+
+/// Anything but nothing.
+fn text(input: &[u8]) -> IResult<&[u8], &[u8]> {
+    verify(rest, |text: &[u8]| !text.is_empty()).parse(input)
+}
+
+/// A number that fits. The largest one is left out, so that a limit can be exceeded.
+fn digits(input: &[u8]) -> IResult<&[u8], u32> {
+    let parse = |digits: &[u8]| core::str::from_utf8(digits).ok()?.parse().ok();
+    verify(map_opt(digit1, parse), |&number| number < u32::MAX).parse(input)
+}
+
+/// A length in bytes: not zero, or all keys would be the same.
+fn length(input: &[u8]) -> IResult<&[u8], u16> {
+    verify(map_opt(digits, |number| number.try_into().ok()), |&length| length > 0).parse(input)
+}
+
+fn slice_dyn(input: &[u8]) -> IResult<&[u8], SliceDyn<'_>> {
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let name = verify(all_consuming(take_while1(word)), |name: &[u8]| {
+        !name.iter().all(u8::is_ascii_digit)
+    });
+    let constant = all_consuming(recognize(digits));
+    let with_variable = verify(text, |text: &[u8]| text.contains(&b'$'));
+
+    alt((
+        map(constant, SliceDyn::Text),
+        map(name, SliceDyn::Variable),
+        map(with_variable, SliceDyn::Text),
+    ))
+    .parse(input)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Params<'_>, Error<'_>> {
+        parse(line.split(' ').map(str::as_bytes))
+    }
+
+    #[test]
+    fn all_parameters_in_any_order() {
+        let all = Params {
+            connections: 30,
+            slice_key: Some(b"$host"),
+            slice_conn: Some(2),
+            slice_dyn: Some(SliceDyn::Text(b"$conn")),
+            slice_poolsize: Some(50),
+            slice_keylen: Some(64),
+            slice_strict: true,
+            local: true,
+            single: true,
+        };
+        let line = "30 slice_key=$host slice_conn=2 slice_dyn=$conn slice_poolsize=50 \
+                    slice_keylen=64 slice_strict local single";
+        assert_eq!(parsed(line), Ok(all));
+
+        let (first, others) = line.split_once(' ').unwrap();
+        let mut others: Vec<&str> = others.split(' ').collect();
+        others.reverse();
+        assert_eq!(parsed(&format!("{first} {}", others.join(" "))), Ok(all));
+    }
+
+    #[test]
+    fn connections_alone() {
+        assert_eq!(parsed("1"), Ok(Params { connections: 1, ..Params::default() }));
+        assert_eq!(parsed("0"), Ok(Params::default()));
+    }
+
+    #[test]
+    fn connections_must_be_a_number() {
+        for value in
+            ["", "a", "-1", "+1", "1k", "0x10", "1.5", "4294967295", "99999999999999999999", " 1"]
+        {
+            assert_eq!(parse([value.as_bytes()]), Err(Error::Value(value.as_bytes())), "{value}");
+        }
+        assert_eq!(parse([]), Err(Error::Value(b"")));
+        assert_eq!(parsed("slice_key=$host 30"), Err(Error::Value(b"slice_key=$host")));
+        assert_eq!(parsed("4294967294").unwrap().connections, u32::MAX - 1);
+    }
+
+    #[test]
+    fn invalid_parameters() {
+        for arg in [
+            "",
+            "slice_key",
+            "slice_key=",
+            "Slice_key=$host",
+            "slice_conn",
+            "slice_conn=",
+            "slice_conn=abc",
+            "slice_conn=-1",
+            "slice_conn=+1",
+            "slice_conn=0x1",
+            "slice_conn=1m",
+            "slice_conn=4294967295",
+            "slice_connX=1",
+            "slice_con=1",
+            "slice_dyn",
+            "slice_dyn=",
+            "slice_dyn=conn-x",
+            "slice_dyn=99999999999",
+            "slice_poolsize=",
+            "slice_poolsize=many",
+            "slice_keylen=",
+            "slice_keylen=0",
+            "slice_keylen=65536",
+            "slice_strict=",
+            "slice_strict=on",
+            "slice_stricter",
+            "local=1",
+            "locale",
+            "singles",
+            "timeout=1",
+            "20",
+        ] {
+            let error = Err(Error::Parameter(arg.as_bytes()));
+            assert_eq!(parse([b"1".as_slice(), arg.as_bytes()]), error, "{arg}");
+        }
+    }
+
+    #[test]
+    fn duplicates() {
+        for (first, second) in [
+            ("slice_key=$host", "slice_key=$uri"),
+            ("slice_conn=1", "slice_conn=1"),
+            ("slice_dyn=$a", "slice_dyn=b"),
+            ("slice_poolsize=1", "slice_poolsize=2"),
+            ("slice_keylen=1", "slice_keylen=2"),
+            ("slice_strict", "slice_strict"),
+            ("local", "local"),
+            ("single", "single"),
+        ] {
+            let line = format!("1 {first} {second}");
+            assert_eq!(parsed(&line), Err(Error::Duplicate(second.as_bytes())));
+        }
+    }
+
+    #[test]
+    fn zero_is_a_limit() {
+        let params = parsed("0 slice_key=a slice_conn=0 slice_poolsize=0").unwrap();
+        assert_eq!((params.slice_conn, params.slice_poolsize), (Some(0), Some(0)));
+    }
+
+    #[test]
+    fn forms_of_slice_dyn() {
+        for (value, expected) in [
+            ("conn", SliceDyn::Variable(b"conn")),
+            ("conn_2", SliceDyn::Variable(b"conn_2")),
+            ("2conn", SliceDyn::Variable(b"2conn")),
+            ("$conn", SliceDyn::Text(b"$conn")),
+            ("1$conn", SliceDyn::Text(b"1$conn")),
+            ("${conn}0", SliceDyn::Text(b"${conn}0")),
+            ("$", SliceDyn::Text(b"$")),
+            ("12", SliceDyn::Text(b"12")),
+        ] {
+            let line = format!("1 slice_dyn={value}");
+            assert_eq!(parsed(&line).unwrap().slice_dyn, Some(expected), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_key_may_hold_anything() {
+        let key = b"slice_key=a=b $host \xff\"";
+        assert_eq!(parse([b"1".as_slice(), key]).unwrap().slice_key, Some(&key[10..]));
+    }
+
+    #[test]
+    fn parameters_that_need_a_key() {
+        let names = |line: &str| parsed(line).unwrap().without_key().collect::<Vec<_>>();
+        let all = "1 slice_strict slice_keylen=1 slice_poolsize=1 slice_dyn=1 slice_conn=1";
+        let expected =
+            ["slice_conn", "slice_dyn", "slice_poolsize", "slice_keylen", "slice_strict"];
+        assert_eq!(names(all), expected);
+        assert_eq!(names(&format!("{all} slice_key=a")), [""; 0]);
+        assert_eq!(names("1 local single"), [""; 0]);
+    }
+
+    #[test]
+    fn arguments_of_keepalive_hints() {
+        let time = |text: &[u8]| core::str::from_utf8(text).ok()?.parse().ok();
+        let parsed = |line: &'static str| parse_hints(line.split(' ').map(str::as_bytes), time);
+        assert_eq!(parsed("off"), Ok(HintsParams::Off));
+        assert_eq!(parsed("on"), Ok(HintsParams::On(None)));
+        assert_eq!(parsed("on margin=5"), Ok(HintsParams::On(Some(5))));
+        for value in ["", "On", "yes", "margin=5"] {
+            assert_eq!(parsed(value), Err(Error::Value(value.as_bytes())), "{value}");
+        }
+        for line in ["on margin=", "on margin=x", "on margin", "on margn=5", "off margin=5"] {
+            let param = line.split(' ').nth(1).unwrap();
+            assert_eq!(parsed(line), Err(Error::Parameter(param.as_bytes())), "{line}");
+        }
+    }
+
+    #[test]
+    fn numbers() {
+        for (text, expected) in [
+            ("0", Some(0)),
+            ("007", Some(7)),
+            ("4294967294", Some(4294967294)),
+            ("4294967295", None),
+            ("", None),
+            (" 1", None),
+            ("1 ", None),
+            ("-1", None),
+            ("1e3", None),
+        ] {
+            assert_eq!(number(text.as_bytes()), expected, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(args: Vec<Vec<u8>>) {
+            let _ = parse(args.iter().map(Vec::as_slice));
+        }
+
+        #[test]
+        fn a_number_is_what_its_digits_say(text in "[0-9+ -]{0,12}") {
+            let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+            let expected = text.parse::<u32>().ok().filter(|&n| digits && n < u32::MAX);
+            prop_assert_eq!(number(text.as_bytes()), expected);
+        }
+    }
+}

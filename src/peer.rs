@@ -1,0 +1,467 @@
+//! The hooks around an upstream's balancer. The balancer chooses the server; this module looks for
+//! an idle connection to it, and keeps the connection when the request is done.
+
+use core::ffi::c_void;
+use core::ptr::{self, NonNull};
+
+#[cfg(ngx_feature = "http_cache")]
+use nginx_sys::NGX_HTTP_CACHE_REVALIDATED;
+#[cfg(ngx_peer_notify)]
+use nginx_sys::ngx_event_notify_peer_pt;
+use nginx_sys::{
+    NGX_DONE, NGX_ERROR, NGX_LOG_WARN, NGX_PEER_FAILED, ngx_connection_t, ngx_current_msec,
+    ngx_event_free_peer_pt, ngx_event_get_peer_pt, ngx_exiting, ngx_handle_read_event,
+    ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_http_upstream_t, ngx_int_t,
+    ngx_peer_connection_t, ngx_str_t, ngx_terminate, ngx_uint_t,
+};
+#[cfg(ngx_peer_session)]
+use nginx_sys::{ngx_event_save_peer_session_pt, ngx_event_set_peer_session_pt};
+use ngx::core::NgxStr;
+use ngx::ngx_log_error;
+
+use crate::conf::params;
+use crate::conf::{Keepalive, Module, ServerConf};
+use crate::hints::{Hints, Malformed, smaller};
+use crate::idle;
+use crate::nginx::{self, log_debug_http};
+use crate::pool::{Deadline, Hashes, Identity, Protocol, Put, Take, Time};
+
+const ERROR: ngx_int_t = NGX_ERROR as ngx_int_t;
+const DONE: ngx_int_t = NGX_DONE as ngx_int_t;
+
+/// What a request needs between `init` and its last `free`.
+struct Peer {
+    conf: NonNull<ServerConf>,
+    request: *mut ngx_http_request_t,
+    upstream: *mut ngx_http_upstream_t,
+    /// The slice key as used; `None` if it is too long and connections under it are not kept.
+    key: Option<ngx_str_t>,
+    /// Of the server that the balancer chose last.
+    hashes: Option<Hashes>,
+    balancer: Balancer,
+}
+
+/// What the balancer has put into `ngx_peer_connection_t`.
+struct Balancer {
+    data: *mut c_void,
+    get: ngx_event_get_peer_pt,
+    free: ngx_event_free_peer_pt,
+    #[cfg(ngx_peer_notify)]
+    notify: ngx_event_notify_peer_pt,
+    #[cfg(ngx_peer_session)]
+    set_session: ngx_event_set_peer_session_pt,
+    #[cfg(ngx_peer_session)]
+    save_session: ngx_event_save_peer_session_pt,
+}
+
+/// `peer.init` of the upstream: lets the balancer initialise the request, then puts this module's
+/// callbacks around the balancer's.
+///
+/// # Safety
+///
+/// nginx calls it with a valid request, whose `upstream` is set, and its upstream.
+pub unsafe extern "C" fn init(
+    r: *mut ngx_http_request_t,
+    us: *mut ngx_http_upstream_srv_conf_t,
+) -> ngx_int_t {
+    // SAFETY: nginx passes a valid request, whose `upstream` is set, and its upstream, which has
+    // a configuration of this module or else this would not be its `peer.init`.
+    unsafe {
+        log_debug_http!((*(*r).connection).log, "init keepalive peer");
+
+        let Some(conf) = Module::server_conf_of(&*us) else { return ERROR };
+        let Some(init) = (*conf.as_ptr()).original_init_peer else { return ERROR };
+        if init(r, us) != nginx::OK {
+            return ERROR;
+        }
+        let Ok(key) = slice_key(r, us, conf) else { return ERROR };
+
+        let pc = &raw mut (*(*r).upstream).peer;
+        let peer = Peer {
+            conf,
+            request: r,
+            upstream: (*r).upstream,
+            key,
+            hashes: None,
+            balancer: Balancer {
+                data: (*pc).data,
+                get: (*pc).get,
+                free: (*pc).free,
+                #[cfg(ngx_peer_notify)]
+                notify: (*pc).notify,
+                #[cfg(ngx_peer_session)]
+                set_session: (*pc).set_session,
+                #[cfg(ngx_peer_session)]
+                save_session: (*pc).save_session,
+            },
+        };
+        let Some(peer) = nginx::allocate((*r).pool, peer) else { return ERROR };
+
+        (*pc).data = peer.as_ptr().cast();
+        (*pc).get = Some(get);
+        (*pc).free = Some(free);
+        #[cfg(ngx_peer_notify)]
+        {
+            (*pc).notify = (*pc).notify.and(Some(notify));
+        }
+        #[cfg(ngx_peer_session)]
+        {
+            (*pc).set_session = (*pc).set_session.and(Some(set_session));
+            (*pc).save_session = (*pc).save_session.and(Some(save_session));
+        }
+        nginx::OK
+    }
+}
+
+/// `peer.get`: asks the balancer for a server, then the pool for a connection to it.
+///
+/// # Safety
+///
+/// nginx calls it with a valid `pc` and the data that [`init`] has put there.
+unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> ngx_int_t {
+    let peer: *mut Peer = data.cast();
+    // SAFETY: nginx passes a valid `pc` and the data that `init` has put there.
+    unsafe {
+        log_debug_http!((*pc).log, "get keepalive peer");
+
+        let Some(get) = (*peer).balancer.get else { return ERROR };
+        let rc = get(pc, (*peer).balancer.data);
+        if rc != nginx::OK {
+            return rc;
+        }
+        let Some(c) = take(peer, pc) else { return nginx::OK };
+
+        log_debug_http!((*pc).log, "get keepalive peer: using connection {:p}", c);
+        idle::wake(c, (*pc).log);
+        (*pc).connection = c.as_ptr();
+        (*pc).set_cached(1);
+        DONE
+    }
+}
+
+/// `peer.free`: keeps the connection if it can be used again, then tells the balancer.
+///
+/// # Safety
+///
+/// nginx calls it with a valid `pc` and the data that [`init`] has put there.
+unsafe extern "C" fn free(pc: *mut ngx_peer_connection_t, data: *mut c_void, state: ngx_uint_t) {
+    let peer: *mut Peer = data.cast();
+    // SAFETY: nginx passes a valid `pc` and the data that `init` has put there.
+    unsafe {
+        log_debug_http!((*pc).log, "free keepalive peer");
+
+        if state & NGX_PEER_FAILED as ngx_uint_t == 0 {
+            if let Some(c) = NonNull::new((*pc).connection).filter(|&c| is_reusable(peer, c)) {
+                save(peer, pc, c);
+            }
+        }
+        if let Some(free) = (*peer).balancer.free {
+            free(pc, (*peer).balancer.data, state);
+        }
+    }
+}
+
+/// `peer.notify`, if the balancer has one.
+///
+/// # Safety
+///
+/// nginx calls it with a valid `pc` and the data that [`init`] has put there.
+#[cfg(ngx_peer_notify)]
+unsafe extern "C" fn notify(pc: *mut ngx_peer_connection_t, data: *mut c_void, kind: ngx_uint_t) {
+    let peer: *mut Peer = data.cast();
+    // SAFETY: nginx passes a valid `pc` and the data that `init` has put there.
+    unsafe {
+        if let Some(notify) = (*peer).balancer.notify {
+            notify(pc, (*peer).balancer.data, kind);
+        }
+    }
+}
+
+/// `peer.set_session`, if the balancer has one.
+///
+/// # Safety
+///
+/// nginx calls it with a valid `pc` and the data that [`init`] has put there.
+#[cfg(ngx_peer_session)]
+unsafe extern "C" fn set_session(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> ngx_int_t {
+    let peer: *mut Peer = data.cast();
+    // SAFETY: nginx passes a valid `pc` and the data that `init` has put there.
+    unsafe {
+        match (*peer).balancer.set_session {
+            Some(set_session) => set_session(pc, (*peer).balancer.data),
+            None => nginx::OK,
+        }
+    }
+}
+
+/// `peer.save_session`, if the balancer has one.
+///
+/// # Safety
+///
+/// nginx calls it with a valid `pc` and the data that [`init`] has put there.
+#[cfg(ngx_peer_session)]
+unsafe extern "C" fn save_session(pc: *mut ngx_peer_connection_t, data: *mut c_void) {
+    let peer: *mut Peer = data.cast();
+    // SAFETY: nginx passes a valid `pc` and the data that `init` has put there.
+    unsafe {
+        if let Some(save_session) = (*peer).balancer.save_session {
+            save_session(pc, (*peer).balancer.data);
+        }
+    }
+}
+
+/// Evaluates the slice key. `Ok(None)`: it is too long, and its connections are not kept.
+///
+/// # Safety
+///
+/// All three are valid, and of each other.
+unsafe fn slice_key(
+    r: *mut ngx_http_request_t,
+    us: *mut ngx_http_upstream_srv_conf_t,
+    conf: NonNull<ServerConf>,
+) -> Result<Option<ngx_str_t>, ()> {
+    // SAFETY: as promised. No variable's handler reads or writes this configuration.
+    unsafe {
+        let Some(keepalive) = keepalive(conf) else { return Err(()) };
+        let Some(value) = &keepalive.slice_key else { return Ok(Some(ngx_str_t::empty())) };
+        let mut key = nginx::evaluate(r, value).ok_or(())?;
+
+        let longest = usize::from(keepalive.slice_keylen);
+        if key.len > longest {
+            if keepalive.slice_strict {
+                return Ok(None);
+            }
+            log_cut(r, us, conf, key, longest);
+            key.len = longest;
+        }
+        Ok(Some(key))
+    }
+}
+
+/// Says once in a worker that keys of this upstream are cut.
+///
+/// # Safety
+///
+/// As for [`slice_key`].
+unsafe fn log_cut(
+    r: *mut ngx_http_request_t,
+    us: *mut ngx_http_upstream_srv_conf_t,
+    conf: NonNull<ServerConf>,
+    key: ngx_str_t,
+    longest: usize,
+) {
+    // SAFETY: as promised.
+    unsafe {
+        if !core::mem::replace(&mut (*conf.as_ptr()).cut_logged, true) {
+            let key = NgxStr::from_ngx_str(key);
+            let name = NgxStr::from_ngx_str((*us).host);
+            ngx_log_error!(
+                NGX_LOG_WARN,
+                (*(*r).connection).log,
+                "slice key \"{key}\" of upstream \"{name}\" is cut to {longest} bytes"
+            );
+        }
+    }
+}
+
+/// # Safety
+///
+/// `conf` is valid, and the answer is used no longer than it.
+unsafe fn keepalive<'a>(conf: NonNull<ServerConf>) -> Option<&'a Keepalive> {
+    // SAFETY: as promised. The directive does not change after the configuration was read.
+    unsafe { (*conf.as_ptr()).keepalive() }
+}
+
+/// Takes a connection to the server that the balancer chose.
+///
+/// # Safety
+///
+/// `peer` and `pc` are valid, and of each other.
+unsafe fn take(
+    peer: *mut Peer,
+    pc: *mut ngx_peer_connection_t,
+) -> Option<NonNull<ngx_connection_t>> {
+    // SAFETY: as promised. The pool is borrowed for one operation at a time, and not while a
+    // connection is closed.
+    unsafe {
+        let conf = (*peer).conf.as_ptr();
+        let identity = identity(peer, pc)?;
+        let hashes = (*conf).pool.as_ref()?.hash(&identity);
+        (*peer).hashes = Some(hashes);
+
+        loop {
+            match (*conf).pool.as_mut()?.take(&identity, hashes, ngx_current_msec as Time) {
+                Take::Found(c) if idle::is_open(c) => return Some(c),
+                Take::Found(c) | Take::Close(c) => idle::close(c),
+                Take::Nothing => return None,
+            }
+        }
+    }
+}
+
+/// Whether a connection can be used for another request: what the built-in module checks, in its
+/// order.
+///
+/// # Safety
+///
+/// `peer` and `c` are valid, and of each other.
+unsafe fn is_reusable(peer: *mut Peer, c: NonNull<ngx_connection_t>) -> bool {
+    let c = c.as_ptr();
+    // SAFETY: both are valid, and with them the configuration, the upstream and the two events.
+    unsafe {
+        let conf = (*peer).conf.as_ptr();
+        let upstream = (*peer).upstream;
+        let (read, write) = ((*c).read, (*c).write);
+
+        (*read).eof() == 0
+            && (*read).error() == 0
+            && (*read).timedout() == 0
+            && (*write).error() == 0
+            && (*write).timedout() == 0
+            && (*c).requests < (*conf).requests()
+            && ngx_current_msec.wrapping_sub((*c).start_time) <= (*conf).time()
+            && (*upstream).keepalive() != 0
+            && (*upstream).request_body_sent() != 0
+            && ngx_terminate == 0
+            && ngx_exiting == 0
+            && ngx_handle_read_event(read, 0) == nginx::OK
+    }
+}
+
+/// Asks the pool to keep a connection, and parks it if it does.
+///
+/// # Safety
+///
+/// All three are valid, and of each other.
+unsafe fn save(peer: *mut Peer, pc: *mut ngx_peer_connection_t, c: NonNull<ngx_connection_t>) {
+    // SAFETY: as promised. The pool is borrowed for one operation at a time, and not while a
+    // connection is closed or parked.
+    unsafe {
+        let conf = (*peer).conf;
+        let Some(identity) = identity(peer, pc) else { return };
+        let Some(hashes) = (*peer).hashes else { return };
+        let idle_limit = idle_limit(peer, pc);
+        if idle_limit == Some(0) {
+            return;
+        }
+        let deadline = idle_limit
+            .map_or(Deadline::MAX, |limit| (ngx_current_msec as Time).saturating_add(limit));
+        let Some(slice_limit) = slice_limit(peer) else { return };
+
+        loop {
+            let Some(pool) = (*conf.as_ptr()).pool.as_mut() else { return };
+            match pool.put(&identity, hashes, c, deadline, slice_limit) {
+                Put::Kept(slot) => {
+                    log_debug_http!((*pc).log, "free keepalive peer: saving connection {:p}", c);
+                    (*pc).connection = ptr::null_mut();
+                    return idle::park(c, conf, slot, idle_limit);
+                }
+                Put::Close(victim) => idle::close(victim),
+                Put::Refused(refused) => {
+                    log_debug_http!((*pc).log, "free keepalive peer: not saved: {refused:?}");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// How long the connection may be idle, in milliseconds; `None` if for any time, `Some(0)` if not
+/// at all.
+///
+/// # Safety
+///
+/// `peer` and `pc` are valid, and of each other, and the connection is reusable.
+unsafe fn idle_limit(peer: *mut Peer, pc: *mut ngx_peer_connection_t) -> Option<u64> {
+    // SAFETY: both are valid. The response header was read, or the connection would not be
+    // reusable (`keepalive`).
+    unsafe {
+        let conf = (*peer).conf.as_ptr();
+        let timeout = (*conf).timeout();
+        let Some(margin) = (*conf).hints_margin() else { return timeout };
+
+        #[cfg(ngx_feature = "http_cache")]
+        if (*(*peer).upstream).cache_status() == NGX_HTTP_CACHE_REVALIDATED {
+            // The header is now that of the cached response.
+            return timeout;
+        }
+        let mut hints = Hints::default();
+        nginx::for_each_response_header(
+            &*(*peer).upstream,
+            b"Keep-Alive",
+            |line| match Hints::parse(line) {
+                Ok(said) => hints = hints.and(said),
+                Err(Malformed) => {
+                    let line = NgxStr::from_bytes(line);
+                    log_debug_http!((*pc).log, "malformed Keep-Alive header: \"{line}\"");
+                }
+            },
+        );
+        smaller(timeout, hints.idle_limit(margin))
+    }
+}
+
+/// The most connections that the request's slice may hold; `None` if this one is not kept.
+///
+/// # Safety
+///
+/// `peer` is valid.
+unsafe fn slice_limit(peer: *mut Peer) -> Option<u32> {
+    // SAFETY: as promised. The variables' handlers do not touch this configuration.
+    unsafe {
+        let keepalive = keepalive((*peer).conf)?;
+        let Some(value) = &keepalive.slice_dyn else {
+            return Some(keepalive.slice_conn.unwrap_or(u32::MAX));
+        };
+        let text = nginx::evaluate((*peer).request, value)?;
+        if text.is_empty() {
+            return keepalive.slice_conn;
+        }
+        let limit = params::number(text.as_bytes());
+        if limit.is_none() {
+            let text = NgxStr::from_ngx_str(text);
+            let name = NgxStr::from_ngx_str((*(*(*peer).upstream).upstream).host);
+            ngx_log_error!(
+                NGX_LOG_WARN,
+                (*(*(*peer).request).connection).log,
+                "invalid \"slice_dyn\" value \"{text}\" of upstream \"{name}\""
+            );
+        }
+        limit
+    }
+}
+
+/// What the request's connection is saved under; `None` if it is never kept.
+///
+/// # Safety
+///
+/// `peer` and `pc` are valid, and of each other, and the answer is used no longer than they are.
+unsafe fn identity<'a>(peer: *mut Peer, pc: *mut ngx_peer_connection_t) -> Option<Identity<'a>> {
+    // SAFETY: as promised. The balancer has set the address, and the key is in the request's pool.
+    unsafe {
+        let upstream = (*peer).upstream;
+        let key = (*peer).key?;
+        let local = keepalive((*peer).conf)?.local;
+
+        Some(Identity {
+            key: bytes(key.data, key.len),
+            address: bytes((*pc).sockaddr.cast(), (*pc).socklen as usize),
+            protocol: Protocol {
+                handler: (*upstream).create_request.map_or(0, |handler| handler as usize),
+                location: if local { (*upstream).conf.addr() } else { 0 },
+                tls: (*upstream).ssl() != 0,
+            },
+        })
+    }
+}
+
+/// # Safety
+///
+/// There are `len` bytes, which live as long as the answer is used.
+unsafe fn bytes<'a>(data: *const u8, len: usize) -> &'a [u8] {
+    if len == 0 {
+        return &[];
+    }
+    // SAFETY: as promised.
+    unsafe { core::slice::from_raw_parts(data, len) }
+}

@@ -1,0 +1,459 @@
+//! The pool against a naive one, and its promises one by one.
+
+use std::collections::HashSet;
+
+use allocator_api2::alloc::Global;
+use proptest::prelude::*;
+
+use super::*;
+
+const HTTP: Protocol = Protocol { handler: 1, location: 0, tls: false };
+const NO_LIMIT: u32 = u32::MAX;
+const ANY_TIME: Deadline = Deadline::MAX;
+
+fn pool(connections: u32, slices: u32) -> Pool<u32, Global> {
+    let limits = Limits { connections, slices, key_length: 8, address_length: 8 };
+    Pool::new_in(limits, Global).unwrap()
+}
+
+fn id<'a>(key: &'a str, address: &'a str) -> Identity<'a> {
+    Identity { key: key.as_bytes(), address: address.as_bytes(), protocol: HTTP }
+}
+
+/// Puts until the connection is kept or refused; the answer and what was closed.
+fn put(
+    pool: &mut Pool<u32, Global>,
+    identity: &Identity<'_>,
+    value: u32,
+    limit: u32,
+) -> (Result<SlotIndex, Refused>, Vec<u32>) {
+    put_until(pool, identity, (value, ANY_TIME), limit)
+}
+
+fn put_until(
+    pool: &mut Pool<u32, Global>,
+    identity: &Identity<'_>,
+    (value, deadline): (u32, Deadline),
+    limit: u32,
+) -> (Result<SlotIndex, Refused>, Vec<u32>) {
+    let hashes = pool.hash(identity);
+    let mut closed = Vec::new();
+    loop {
+        match pool.put(identity, hashes, value, deadline, limit) {
+            Put::Kept(slot) => return (Ok(slot), closed),
+            Put::Refused(refused) => return (Err(refused), closed),
+            Put::Close(value) => closed.push(value),
+        }
+    }
+}
+
+fn keep(pool: &mut Pool<u32, Global>, identity: &Identity<'_>, value: u32) -> Vec<u32> {
+    let (answer, closed) = put(pool, identity, value, NO_LIMIT);
+    answer.unwrap();
+    closed
+}
+
+fn take(pool: &mut Pool<u32, Global>, identity: &Identity<'_>) -> Option<u32> {
+    let (found, closed) = take_at(pool, identity, 0);
+    assert_eq!(closed, []);
+    found
+}
+
+/// Takes until a connection is found or there is none; the answer and what was closed.
+fn take_at(
+    pool: &mut Pool<u32, Global>,
+    identity: &Identity<'_>,
+    now: Time,
+) -> (Option<u32>, Vec<u32>) {
+    let hashes = pool.hash(identity);
+    let mut closed = Vec::new();
+    loop {
+        match pool.take(identity, hashes, now) {
+            Take::Found(value) => return (Some(value), closed),
+            Take::Nothing => return (None, closed),
+            Take::Close(value) => closed.push(value),
+        }
+    }
+}
+
+#[test]
+fn a_connection_is_reused_once() {
+    let mut pool = pool(4, 4);
+    keep(&mut pool, &id("a", "1"), 7);
+    assert_eq!(take(&mut pool, &id("a", "1")), Some(7));
+    assert_eq!(take(&mut pool, &id("a", "1")), None);
+}
+
+#[test]
+fn the_most_recently_saved_comes_first() {
+    let mut pool = pool(4, 4);
+    for value in 1..=3 {
+        keep(&mut pool, &id("a", "1"), value);
+    }
+    let taken: Vec<_> = (0..3).filter_map(|_| take(&mut pool, &id("a", "1"))).collect();
+    assert_eq!(taken, [3, 2, 1]);
+}
+
+#[test]
+fn another_identity_gets_nothing() {
+    let mut pool = pool(4, 4);
+    let saved = id("a", "1");
+    keep(&mut pool, &saved, 7);
+
+    let other = |protocol| Identity { protocol, ..saved };
+    for identity in [
+        id("b", "1"),
+        id("", "1"),
+        id("a", "2"),
+        id("a1", ""),
+        id("", "a1"),
+        other(Protocol { handler: 2, ..HTTP }),
+        other(Protocol { location: 1, ..HTTP }),
+        other(Protocol { tls: true, ..HTTP }),
+    ] {
+        assert_eq!(take(&mut pool, &identity), None, "{identity:?}");
+    }
+    assert_eq!(take(&mut pool, &saved), Some(7));
+}
+
+/// Everything the pool is told to trust is a lie here: all identities have the same hashes.
+#[test]
+fn equal_hashes_are_not_equal_identities() {
+    let mut pool = pool(8, 8);
+    let same = pool.hash(&id("a", "1"));
+    let identities = [id("a", "1"), id("b", "1"), id("a", "2"), id("", "")];
+    for (value, identity) in (0..).zip(&identities) {
+        assert!(matches!(pool.put(identity, same, value, ANY_TIME, NO_LIMIT), Put::Kept(_)));
+    }
+    assert_eq!(pool.take(&id("b", "2"), same, 0), Take::Nothing);
+    for (value, identity) in (0..).zip(&identities) {
+        assert_eq!(pool.take(identity, same, 0), Take::Found(value));
+    }
+}
+
+#[test]
+fn an_empty_key_is_a_key() {
+    let mut pool = pool(4, 4);
+    keep(&mut pool, &id("", "1"), 7);
+    assert_eq!(take(&mut pool, &id("a", "1")), None);
+    assert_eq!(take(&mut pool, &id("", "1")), Some(7));
+}
+
+#[test]
+fn at_the_limit_the_least_recently_saved_of_all_makes_room() {
+    let mut pool = pool(3, 3);
+    keep(&mut pool, &id("a", "1"), 1);
+    keep(&mut pool, &id("b", "1"), 2);
+    assert_eq!(keep(&mut pool, &id("c", "1"), 3), []);
+    assert_eq!(keep(&mut pool, &id("c", "1"), 4), [1]);
+    assert_eq!(keep(&mut pool, &id("c", "2"), 5), [2]);
+}
+
+#[test]
+fn at_the_slice_limit_the_slice_makes_room_over_all_servers() {
+    let mut pool = pool(9, 9);
+    keep(&mut pool, &id("b", "1"), 1);
+    assert_eq!(put(&mut pool, &id("a", "1"), 2, 2).1, []);
+    assert_eq!(put(&mut pool, &id("a", "2"), 3, 2).1, []);
+    assert_eq!(put(&mut pool, &id("a", "2"), 4, 2).1, [2]);
+    assert_eq!(take(&mut pool, &id("a", "1")), None);
+    assert_eq!(take(&mut pool, &id("b", "1")), Some(1));
+}
+
+#[test]
+fn a_lower_slice_limit_closes_what_is_beyond_it() {
+    let mut pool = pool(9, 9);
+    for value in 1..=4 {
+        keep(&mut pool, &id("a", "1"), value);
+    }
+    assert_eq!(put(&mut pool, &id("a", "1"), 5, 2).1, [1, 2, 3]);
+    assert_eq!(put(&mut pool, &id("a", "1"), 6, 0), (Err(Refused::Limit), vec![4, 5]));
+    assert_eq!(pool.pop(), None);
+}
+
+#[test]
+fn a_new_slice_empties_the_least_recently_used_one() {
+    let mut pool = pool(9, 2);
+    keep(&mut pool, &id("a", "1"), 1);
+    keep(&mut pool, &id("a", "2"), 2);
+    keep(&mut pool, &id("b", "1"), 3);
+    keep(&mut pool, &id("b", "1"), 4);
+    assert_eq!(keep(&mut pool, &id("c", "1"), 5), [1, 2]);
+
+    // Taking is using.
+    assert_eq!(take(&mut pool, &id("b", "1")), Some(4));
+    assert_eq!(keep(&mut pool, &id("d", "1"), 6), [5]);
+    assert_eq!(take(&mut pool, &id("b", "1")), Some(3));
+}
+
+#[test]
+fn an_emptied_slice_is_free_at_once() {
+    let mut pool = pool(9, 2);
+    keep(&mut pool, &id("a", "1"), 1);
+    let (slot, _) = put(&mut pool, &id("b", "1"), 2, NO_LIMIT);
+    take(&mut pool, &id("a", "1"));
+    assert_eq!(keep(&mut pool, &id("c", "1"), 3), []);
+    assert_eq!(pool.remove(slot.unwrap()), Some(2));
+    assert_eq!(keep(&mut pool, &id("d", "1"), 4), []);
+}
+
+#[test]
+fn at_its_deadline_a_connection_is_closed_instead_of_used() {
+    let mut pool = pool(9, 9);
+    let a = id("a", "1");
+    put_until(&mut pool, &a, (1, 20), NO_LIMIT).0.unwrap();
+    put_until(&mut pool, &a, (2, 10), NO_LIMIT).0.unwrap();
+    put_until(&mut pool, &a, (3, 10), NO_LIMIT).0.unwrap();
+
+    assert_eq!(take_at(&mut pool, &a, 9), (Some(3), vec![]));
+    assert_eq!(take_at(&mut pool, &a, 10), (Some(1), vec![2]));
+
+    put_until(&mut pool, &a, (4, 20), NO_LIMIT).0.unwrap();
+    assert_eq!(take_at(&mut pool, &a, 20), (None, vec![4]));
+    assert_eq!(pool.pop(), None);
+}
+
+/// What was only closed was not used: its slice is not put before the others.
+#[test]
+fn a_slice_is_not_used_by_closing() {
+    let mut pool = pool(9, 2);
+    keep(&mut pool, &id("a", "1"), 1);
+    put_until(&mut pool, &id("a", "2"), (2, 10), NO_LIMIT).0.unwrap();
+    keep(&mut pool, &id("b", "1"), 3);
+    assert_eq!(take_at(&mut pool, &id("a", "2"), 10), (None, vec![2]));
+    assert_eq!(keep(&mut pool, &id("c", "1"), 4), [1]);
+}
+
+#[test]
+fn zero_keeps_nothing() {
+    let refused = (Err(Refused::Limit), vec![]);
+    assert_eq!(put(&mut pool(0, 9), &id("a", "1"), 1, NO_LIMIT), refused);
+    assert_eq!(put(&mut pool(9, 0), &id("a", "1"), 1, NO_LIMIT), refused);
+    assert_eq!(put(&mut pool(9, 9), &id("a", "1"), 1, 0), refused);
+}
+
+#[test]
+fn what_does_not_fit_is_refused_and_closes_nothing() {
+    let mut pool = pool(1, 1);
+    keep(&mut pool, &id("a", "1"), 1);
+    let key = put(&mut pool, &id("123456789", "1"), 2, NO_LIMIT);
+    assert_eq!(key, (Err(Refused::KeyLength), vec![]));
+    let address = put(&mut pool, &id("b", "123456789"), 2, NO_LIMIT);
+    assert_eq!(address, (Err(Refused::AddressLength), vec![]));
+    assert_eq!(take(&mut pool, &id("a", "1")), Some(1));
+
+    assert_eq!(keep(&mut pool, &id("12345678", "12345678"), 3), []);
+    assert_eq!(take(&mut pool, &id("12345678", "12345678")), Some(3));
+}
+
+#[test]
+fn pop_empties_the_pool_from_the_oldest() {
+    let mut pool = pool(3, 3);
+    for (value, key) in (1..).zip(["a", "b", "a"]) {
+        keep(&mut pool, &id(key, "1"), value);
+    }
+    let popped: Vec<_> = core::iter::from_fn(|| pool.pop()).collect();
+    assert_eq!(popped, [1, 2, 3]);
+}
+
+#[test]
+fn each_pool_has_its_own_seed() {
+    let seen: HashSet<u32> = (0..8).map(|_| pool(1, 1).hash(&id("a", "1")).slice).collect();
+    assert!(seen.len() > 1);
+}
+
+/// The same rules, written down as simply as possible: a list, the most recently saved first, and
+/// the order in which keys were used.
+struct Naive {
+    limits: Limits,
+    idle: Vec<(Own, u32, Deadline)>,
+    used: Vec<Vec<u8>>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Own {
+    key: Vec<u8>,
+    address: Vec<u8>,
+    protocol: Protocol,
+}
+
+impl Own {
+    fn identity(&self) -> Identity<'_> {
+        Identity { key: &self.key, address: &self.address, protocol: self.protocol }
+    }
+}
+
+impl Naive {
+    fn count(&self, key: &[u8]) -> usize {
+        self.idle.iter().filter(|(id, ..)| id.key == key).count()
+    }
+
+    fn keys(&self) -> HashSet<&[u8]> {
+        self.idle.iter().map(|(id, ..)| &id.key[..]).collect()
+    }
+
+    fn touch(&mut self, key: &[u8]) {
+        self.used.retain(|used| used != key);
+        self.used.insert(0, key.to_vec());
+    }
+
+    fn take(&mut self, id: &Own, now: Time) -> (Option<u32>, Vec<u32>) {
+        let mut closed = Vec::new();
+        while let Some(i) = self.idle.iter().position(|(idle, ..)| idle == id) {
+            let (_, value, deadline) = self.idle.remove(i);
+            if deadline > now {
+                self.touch(&id.key);
+                return (Some(value), closed);
+            }
+            closed.push(value);
+        }
+        (None, closed)
+    }
+
+    fn close_last(&mut self, which: impl Fn(&Own) -> bool) -> u32 {
+        let i = self.idle.iter().rposition(|(id, ..)| which(id)).unwrap();
+        self.idle.remove(i).1
+    }
+
+    fn put(
+        &mut self,
+        id: &Own,
+        (value, deadline): (u32, Deadline),
+        limit: u32,
+    ) -> (Result<(), Refused>, Vec<u32>) {
+        let mut closed = Vec::new();
+        while self.count(&id.key) > 0 && self.count(&id.key) >= limit as usize {
+            closed.push(self.close_last(|idle| idle.key == id.key));
+        }
+        if limit == 0 || self.limits.connections == 0 || self.limits.slices == 0 {
+            return (Err(Refused::Limit), closed);
+        }
+        if id.key.len() > self.limits.key_length as usize {
+            return (Err(Refused::KeyLength), closed);
+        }
+        if id.address.len() > self.limits.address_length as usize {
+            return (Err(Refused::AddressLength), closed);
+        }
+        if self.count(&id.key) == 0 && self.keys().len() >= self.limits.slices as usize {
+            let keys = self.keys();
+            let key = self.used.iter().rfind(|key| keys.contains(&key[..])).unwrap().clone();
+            while self.count(&key) > 0 {
+                closed.push(self.close_last(|idle| idle.key == key));
+            }
+        }
+        if self.idle.len() >= self.limits.connections as usize {
+            closed.push(self.close_last(|_| true));
+        }
+        self.idle.insert(0, (id.clone(), value, deadline));
+        self.touch(&id.key);
+        (Ok(()), closed)
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Operation {
+    Take(Own),
+    /// With a limit of its slice, and a time after which it is not used.
+    Put(Own, u32, Option<Time>),
+    /// The nth idle connection is closed by its upstream.
+    Remove(usize),
+    Pop,
+}
+
+fn own() -> impl Strategy<Value = Own> {
+    let key = proptest::collection::vec(b'a'..=b'c', 0..4);
+    let address = proptest::collection::vec(b'1'..=b'3', 1..4);
+    let protocol = (1..3usize, 0..2usize, any::<bool>());
+    (key, address, protocol).prop_map(|(key, address, (handler, location, tls))| Own {
+        key,
+        address,
+        protocol: Protocol { handler, location, tls },
+    })
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    let limit = prop_oneof![3 => Just(NO_LIMIT), 2 => 0..6u32];
+    prop_oneof![
+        4 => own().prop_map(Operation::Take),
+        8 => (own(), limit, proptest::option::of(0..20u64))
+            .prop_map(|(own, limit, time)| Operation::Put(own, limit, time)),
+        2 => any::<usize>().prop_map(Operation::Remove),
+        1 => Just(Operation::Pop),
+    ]
+}
+
+/// A few identities only, so that they meet again.
+fn operations() -> impl Strategy<Value = Vec<Operation>> {
+    proptest::collection::vec(own(), 1..12).prop_flat_map(|known| {
+        let pick = proptest::sample::select(known);
+        let operation = (operation(), pick).prop_map(|(operation, own)| match operation {
+            Operation::Take(_) => Operation::Take(own),
+            Operation::Put(_, limit, time) => Operation::Put(own, limit, time),
+            other => other,
+        });
+        proptest::collection::vec(operation, 1..200)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_pool_is_the_naive_one(
+        connections in 0..12u32,
+        slices in 0..6u32,
+        key_length in 0..4u16,
+        address_length in 1..4u16,
+        operations in operations(),
+    ) {
+        let limits = Limits { connections, slices, key_length, address_length };
+        let mut pool = Pool::new_in(limits, Global).unwrap();
+        let mut naive = Naive { limits, idle: Vec::new(), used: Vec::new() };
+        let mut slots = std::collections::HashMap::new();
+
+        for (value, operation) in (0..).zip(operations) {
+            let now = Time::from(value);
+            match operation {
+                Operation::Take(own) => {
+                    let expected = naive.take(&own, now);
+                    prop_assert_eq!(take_at(&mut pool, &own.identity(), now), expected);
+                }
+                Operation::Put(own, limit, time) => {
+                    let what = (value, time.map_or(ANY_TIME, |time| now + time));
+                    let (answer, closed) = put_until(&mut pool, &own.identity(), what, limit);
+                    let expected = naive.put(&own, what, limit);
+                    prop_assert_eq!((answer.map(|_| ()), closed), expected);
+                    if let Ok(slot) = answer {
+                        slots.insert(value, slot);
+                        let numbers = naive.idle.iter().map(|(_, value, _)| slots[value].get());
+                        let numbers: HashSet<u32> = numbers.collect();
+                        prop_assert_eq!(numbers.len(), naive.idle.len());
+                        prop_assert!(numbers.iter().all(|&number| number < connections));
+                    }
+                    // Promise 2, for the key that was put.
+                    prop_assert!(naive.count(&own.key) <= limit as usize);
+                }
+                Operation::Remove(n) if !naive.idle.is_empty() => {
+                    let (_, value, _) = naive.idle.remove(n % naive.idle.len());
+                    prop_assert_eq!(pool.remove(slots[&value]), Some(value));
+                    prop_assert_eq!(pool.remove(slots[&value]), None);
+                }
+                Operation::Remove(_) | Operation::Pop => {
+                    prop_assert_eq!(pool.pop(), naive.idle.pop().map(|(_, value, _)| value));
+                }
+            }
+            // Promise 2: the counts are those of the naive pool, and within the limits.
+            prop_assert_eq!(pool.slots.len() as usize, naive.idle.len());
+            prop_assert_eq!(pool.slices.len() as usize, naive.keys().len());
+            prop_assert!(pool.slots.len() <= connections && pool.slices.len() <= slices);
+            prop_assert!(pool.peers.len() <= pool.slots.len());
+        }
+
+        // Nothing was lost: what is left comes out in the order in which it was saved.
+        while let Some(value) = pool.pop() {
+            prop_assert_eq!(Some(value), naive.idle.pop().map(|(_, value, _)| value));
+        }
+        prop_assert!(naive.idle.is_empty());
+        prop_assert_eq!((pool.slices.len(), pool.peers.len()), (0, 0));
+    }
+}
