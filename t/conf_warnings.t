@@ -1,0 +1,158 @@
+#!/usr/bin/perl
+
+# Tests for warnings about the configuration of keepalive.
+
+###############################################################################
+
+use warnings;
+use strict;
+
+use Test::More;
+
+use FindBin;
+use lib ($ENV{NGINX_TESTS_DIR} ? "$ENV{NGINX_TESTS_DIR}/lib" : ()),
+	"$FindBin::Bin/lib";
+
+use Test::Nginx;
+use Test::Backend;
+
+###############################################################################
+
+select STDERR; $| = 1;
+select STDOUT; $| = 1;
+
+my $t = Test::Nginx->new()->has(qw/http proxy/)->plan(16);
+
+is(check($t, "keepalive 16 $_;"), '', "no warning: $_")
+	for '', 'local', 'slice_key=$host', 'slice_key=$host slice_conn=4'
+	. ' slice_dyn=$arg_n slice_poolsize=3 slice_keylen=5 slice_strict local';
+
+warned($t, 'single', 'the "single" parameter is deprecated');
+warned($t, 'single slice_key=$host', 'the "single" parameter is deprecated');
+
+for my $parameter (
+	'slice_conn=4', 'slice_dyn=$arg_n', 'slice_poolsize=3',
+	'slice_keylen=5', 'slice_strict',
+) {
+	my ($name) = $parameter =~ /^(\w+)/;
+	warned($t, $parameter,
+		qq!parameter "$name" has no effect without "slice_key"!);
+}
+
+my $out = check($t, 'keepalive 16 slice_conn=4 slice_keylen=5;');
+
+like($out, qr/"slice_conn" has no effect/, 'first of two');
+like($out, qr/"slice_keylen" has no effect/, 'second of two');
+
+# and it works
+
+$t->write_file_expand('nginx.conf', <<'EOF');
+
+%%TEST_GLOBALS%%
+
+daemon off;
+
+events {
+}
+
+http {
+    %%TEST_GLOBALS_HTTP%%
+
+    proxy_http_version 1.1;
+    proxy_set_header Connection "";
+
+    upstream single {
+        server 127.0.0.1:8081;
+        keepalive 16 single;
+    }
+
+    upstream noeffect {
+        server 127.0.0.1:8081;
+        keepalive 16 slice_conn=1 slice_poolsize=1 slice_keylen=1;
+    }
+
+    server {
+        listen       127.0.0.1:8080;
+        server_name  localhost;
+
+        location /single/ {
+            proxy_pass http://single/;
+        }
+
+        location /noeffect/ {
+            proxy_pass http://noeffect/;
+        }
+    }
+}
+
+EOF
+
+start_backend($t, 8081);
+$t->run();
+
+my $c = get('/single/', 'a');
+is(get('/single/', 'b'), $c, 'single');
+
+my @c = together('/noeffect/', qw/ a a b b c d /);
+is(open_conns(), 7, 'no effect');
+is(get('/noeffect/', 'e'), $c[5], 'no effect on what is shared');
+
+###############################################################################
+
+# a warning, and where, and nothing else
+
+sub warned {
+	my ($t, $parameters, $message) = @_;
+
+	my $dir = $t->testdir();
+	my $out = check($t, "keepalive 16 $parameters;");
+	my ($before) = $t->read_file('check.conf') =~ /^(.*?)keepalive 16/s;
+	my $line = 1 + ($before =~ tr/\n//);
+
+	is($out, "$message in $dir/check.conf:$line", $parameters);
+}
+
+###############################################################################
+
+# what "nginx -t" warns of in an upstream with these directives
+
+sub check {
+	my ($t, $directives) = @_;
+
+	my $dir = $t->testdir();
+
+	$t->write_file_expand('check.conf', <<"EOF");
+%%TEST_GLOBALS%%
+
+daemon off;
+
+events {
+}
+
+http {
+    %%TEST_GLOBALS_HTTP%%
+
+    upstream u {
+        server 127.0.0.1:8081;
+        $directives
+    }
+
+    server {
+        listen       127.0.0.1:8080;
+        server_name  localhost;
+
+        location / {
+            proxy_pass http://u;
+        }
+    }
+}
+EOF
+
+	my $run = "$Test::Nginx::NGINX -t -p $dir/ -c check.conf -e check.log";
+	my $out = `$run 2>&1`;
+
+	return $out unless $out =~ /test is successful/;
+	return join "\n", $out =~ /^nginx: \[warn\] (.*)$/gm;
+}
+
+###############################################################################
