@@ -6,10 +6,11 @@ use core::ptr::{self, NonNull};
 
 use nginx_sys::{
     NGX_CONF_1MORE, NGX_CONF_TAKE1, NGX_CONF_TAKE12, NGX_HTTP_MODULE, NGX_HTTP_SRV_CONF_OFFSET,
-    NGX_HTTP_UPS_CONF, NGX_LOG_EMERG, NGX_LOG_WARN, ngx_command_t, ngx_conf_set_msec_slot,
-    ngx_conf_set_num_slot, ngx_conf_t, ngx_connection_t, ngx_http_module_t,
+    NGX_HTTP_UPS_CONF, NGX_LOG_EMERG, NGX_LOG_WARN, ngx_addr_t, ngx_command_t,
+    ngx_conf_set_msec_slot, ngx_conf_set_num_slot, ngx_conf_t, ngx_connection_t, ngx_http_module_t,
     ngx_http_upstream_init_peer_pt, ngx_http_upstream_init_pt, ngx_http_upstream_main_conf_t,
-    ngx_http_upstream_srv_conf_t, ngx_module_t, ngx_msec_t, ngx_parse_time, ngx_str_t, ngx_uint_t,
+    ngx_http_upstream_server_t, ngx_http_upstream_srv_conf_t, ngx_module_t, ngx_msec_t,
+    ngx_parse_time, ngx_str_t, ngx_uint_t,
 };
 use ngx::core::{NGX_CONF_ERROR, NGX_CONF_OK, NgxStr};
 use ngx::http::{
@@ -23,7 +24,7 @@ use crate::builtin;
 use crate::idle::{self, Idle};
 use crate::nginx;
 use crate::peer;
-use crate::pool::Pool;
+use crate::pool::{Length, Pool};
 
 mod keepalive;
 pub mod params;
@@ -72,6 +73,8 @@ pub struct ServerConf {
     pub(crate) idle: *mut Idle,
     /// Whether this worker has said that a slice key was cut.
     pub(crate) cut_logged: bool,
+    /// Whether this worker has said that a server's address is too long.
+    pub(crate) address_logged: bool,
 }
 
 impl Default for ServerConf {
@@ -87,6 +90,7 @@ impl Default for ServerConf {
             pool: None,
             idle: ptr::null_mut(),
             cut_logged: false,
+            address_logged: false,
         }
     }
 }
@@ -364,7 +368,8 @@ unsafe fn init_upstream(
     unsafe {
         let Some(conf) = Module::server_conf_of(&*upstream) else { return Some(()) };
         let conf = conf.as_ptr();
-        let Some(limits) = (*conf).keepalive().map(Keepalive::limits) else { return Some(()) };
+        let Some(keepalive) = (*conf).keepalive() else { return Some(()) };
+        let limits = keepalive.limits(longest_address(&*upstream));
 
         let allocator = ngx::core::Pool::from_ngx_pool((*cf).pool);
         let size = (limits.connections as usize).checked_mul(size_of::<Idle>())?;
@@ -379,6 +384,29 @@ unsafe fn init_upstream(
         (*upstream).peer.init = Some(peer::init);
     }
     Some(())
+}
+
+/// The length of the longest address among an upstream's servers, in bytes. Names may turn out to
+/// be IPv6 addresses later.
+///
+/// # Safety
+///
+/// The upstream is valid.
+unsafe fn longest_address(upstream: &ngx_http_upstream_srv_conf_t) -> Length {
+    let mut longest = size_of::<libc::sockaddr_in6>();
+    // SAFETY: the servers and their addresses are arrays of these; either may be missing.
+    unsafe {
+        let servers = upstream.servers.as_ref();
+        for server in
+            servers.map_or(&[][..], |servers| servers.as_slice::<ngx_http_upstream_server_t>())
+        {
+            for i in 0..server.naddrs {
+                let ngx_addr_t { sockaddr, socklen, .. } = *server.addrs.add(i);
+                longest = longest.max(nginx::address(sockaddr, socklen).len());
+            }
+        }
+    }
+    Length::try_from(longest).unwrap_or(Length::MAX)
 }
 
 /// The handler of `keepalive_requests`.

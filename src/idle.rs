@@ -4,13 +4,11 @@
 
 use core::ffi::{c_char, c_void};
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::OnceLock;
 
 use nginx_sys::{
     NGX_EAGAIN, ngx_add_timer, ngx_close_connection, ngx_connection_t, ngx_current_msec, ngx_cycle,
     ngx_del_timer, ngx_destroy_pool, ngx_event_t, ngx_handle_read_event, ngx_log_t, ngx_msec_t,
-    ngx_reusable_connection, ngx_socket_errno,
+    ngx_queue_insert_after, ngx_queue_remove, ngx_socket_errno,
 };
 
 use crate::conf::ServerConf;
@@ -223,41 +221,28 @@ unsafe extern "C" fn close_connection(c: *mut ngx_connection_t) {
     }
 }
 
-/// Tells nginx whether it may have the connection closed when it runs short of them. nginx counts
-/// such connections as `Waiting` in `stub_status`, which is about clients: that is taken back, and
-/// never below zero.
+/// Tells nginx whether it may have the connection closed when it runs short of them: what
+/// `ngx_reusable_connection` does, but for the counter that `stub_status` shows as `Waiting`, which
+/// is about clients.
 ///
 /// # Safety
 ///
 /// `c` is a valid connection, and is now what it was last told to be not.
 unsafe fn set_reusable(c: *mut ngx_connection_t, reusable: bool) {
-    // SAFETY: the connection is valid.
+    // SAFETY:
+    // 1. `ngx_cycle` is valid while a worker runs.
+    // 2. The connection is valid, and in the queue if it is reusable.
     unsafe {
-        let waiting = waiting();
-        if let Some(waiting) = waiting.filter(|_| !reusable) {
-            waiting.fetch_add(1, Ordering::Relaxed);
-        }
-        ngx_reusable_connection(c, reusable.into());
-        if let Some(waiting) = waiting.filter(|_| reusable) {
-            waiting.fetch_sub(1, Ordering::Relaxed);
+        let (cycle, queue) = (ngx_cycle, &raw mut (*c).queue);
+        (*c).set_reusable(reusable.into());
+        if reusable {
+            ngx_queue_insert_after(&raw mut (*cycle).reusable_connections_queue, queue);
+            (*cycle).reusable_connections_n = (*cycle).reusable_connections_n.wrapping_add(1);
+        } else {
+            ngx_queue_remove(queue);
+            (*cycle).reusable_connections_n = (*cycle).reusable_connections_n.wrapping_sub(1);
         }
     }
-}
-
-/// nginx's counter of waiting clients, if it was built with `stub_status`: it may have been
-/// configured otherwise than the sources that this module was built with.
-fn waiting() -> Option<&'static AtomicUsize> {
-    static WAITING: OnceLock<Option<&'static AtomicUsize>> = OnceLock::new();
-
-    *WAITING.get_or_init(|| {
-        // SAFETY: nginx's variable of this name points to a counter in memory that is shared by
-        // the workers, is only changed atomically, and lives as long as they do.
-        unsafe {
-            let symbol = libc::dlsym(libc::RTLD_DEFAULT, c"ngx_stat_waiting".as_ptr());
-            let counter = symbol.cast::<*mut usize>().as_ref()?;
-            Some(AtomicUsize::from_ptr(NonNull::new(*counter)?.as_ptr()))
-        }
-    })
 }
 
 /// # Safety

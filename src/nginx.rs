@@ -1,14 +1,14 @@
 //! The few wrappers around nginx's functions that the `ngx` crate lacks.
 
 use core::ffi::{CStr, c_void};
-use core::mem;
-use core::ptr;
+use core::mem::{self, offset_of};
+use core::{iter, ptr, slice};
 
 use nginx_sys::{
     NGX_OK, ngx_conf_t, ngx_http_compile_complex_value, ngx_http_compile_complex_value_t,
     ngx_http_complex_value, ngx_http_complex_value_t, ngx_http_request_t, ngx_http_upstream_t,
     ngx_int_t, ngx_list_part_t, ngx_module_t, ngx_palloc, ngx_pool_cleanup_add,
-    ngx_pool_cleanup_pt, ngx_pool_t, ngx_str_t, ngx_table_elt_t,
+    ngx_pool_cleanup_pt, ngx_pool_t, ngx_str_t, ngx_table_elt_t, sockaddr, socklen_t,
 };
 
 /// `NGX_OK` as a status that a callback returns.
@@ -76,6 +76,24 @@ pub unsafe fn add_cleanup(
     Some(())
 }
 
+/// The bytes that make a server address what it is: of the path of a Unix domain socket, those up
+/// to its end.
+///
+/// # Safety
+///
+/// The address is valid, and the answer is used no longer than it is.
+pub unsafe fn address<'a>(sockaddr: *const sockaddr, socklen: socklen_t) -> &'a [u8] {
+    // SAFETY: as promised.
+    let address = unsafe { slice::from_raw_parts(sockaddr.cast::<u8>(), socklen as usize) };
+    // SAFETY: any address has a family.
+    if unsafe { (*sockaddr).sa_family } != libc::AF_UNIX as u16 {
+        return address;
+    }
+    let path = offset_of!(libc::sockaddr_un, sun_path);
+    let end = address.iter().skip(path).position(|&byte| byte == 0);
+    end.and_then(|end| address.get(..path.checked_add(end)?)).unwrap_or(address)
+}
+
 /// A text as nginx has them.
 pub fn as_ngx_str(text: &[u8]) -> ngx_str_t {
     ngx_str_t { len: text.len(), data: text.as_ptr().cast_mut() }
@@ -103,31 +121,26 @@ pub unsafe fn compile(
     (rc == OK).then_some(value)
 }
 
-/// Calls `f` with the value of each line of a response header from the upstream.
+/// The lines of the response header from the upstream, in the parts in which nginx has them.
 ///
 /// # Safety
 ///
 /// The upstream's response header was read, which initialises the list of lines.
-pub unsafe fn for_each_response_header(
+pub unsafe fn response_header(
     upstream: &ngx_http_upstream_t,
-    name: &[u8],
-    mut f: impl FnMut(&[u8]),
-) {
-    let mut next: *const ngx_list_part_t = &raw const upstream.headers_in.headers.part;
+) -> impl Iterator<Item = &[ngx_table_elt_t]> {
+    let first: *const ngx_list_part_t = &raw const upstream.headers_in.headers.part;
     // SAFETY: the list is initialised: each part holds `nelts` lines, and the last points to none.
-    while let Some(part) = unsafe { next.as_ref() } {
-        let mut line = part.elts.cast::<ngx_table_elt_t>();
-        for _ in 0..part.nelts {
-            // SAFETY: as above, and the line's texts are valid.
-            let (key, value) = unsafe { (&(*line).key, &(*line).value) };
-            if key.len == name.len() && key.as_bytes().eq_ignore_ascii_case(name) {
-                f(value.as_bytes());
-            }
-            // SAFETY: the next line, or the end of the part.
-            line = unsafe { line.add(1) };
-        }
-        next = part.next;
-    }
+    let parts = iter::successors(unsafe { first.as_ref() }, |part| unsafe { part.next.as_ref() });
+    parts.filter(|part| part.nelts != 0).map(|part| {
+        // SAFETY: as above.
+        unsafe { slice::from_raw_parts(part.elts.cast(), part.nelts) }
+    })
+}
+
+/// Whether a line of a header has this name.
+pub fn is_named(line: &ngx_table_elt_t, name: &[u8]) -> bool {
+    line.key.len == name.len() && line.key.as_bytes().eq_ignore_ascii_case(name)
 }
 
 /// Evaluates text with variables for a request; `None` if there is no memory.

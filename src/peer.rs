@@ -2,6 +2,7 @@
 //! an idle connection to it, and keeps the connection when the request is done.
 
 use core::ffi::c_void;
+use core::mem::offset_of;
 use core::ptr::{self, NonNull};
 
 #[cfg(ngx_feature = "http_cache")]
@@ -24,20 +25,21 @@ use crate::conf::{Keepalive, Module, ServerConf};
 use crate::hints::{Hints, Malformed, smaller};
 use crate::idle;
 use crate::nginx::{self, log_debug_http};
-use crate::pool::{Deadline, Hashes, Identity, Protocol, Put, Take, Time};
+use crate::pool::{Deadline, Identity, Lookup, Protocol, Put, Refused, Take, Time};
 
 const ERROR: ngx_int_t = NGX_ERROR as ngx_int_t;
+const KEEP_ALIVE: &[u8] = b"Keep-Alive";
+
 const DONE: ngx_int_t = NGX_DONE as ngx_int_t;
 
 /// What a request needs between `init` and its last `free`.
 struct Peer {
     conf: NonNull<ServerConf>,
     request: *mut ngx_http_request_t,
-    upstream: *mut ngx_http_upstream_t,
     /// The slice key as used; `None` if it is too long and connections under it are not kept.
-    key: Option<ngx_str_t>,
+    key: Option<NonNull<[u8]>>,
     /// Of the server that the balancer chose last.
-    hashes: Option<Hashes>,
+    lookup: Lookup,
     balancer: Balancer,
 }
 
@@ -75,14 +77,14 @@ pub unsafe extern "C" fn init(
             return ERROR;
         }
         let Ok(key) = slice_key(r, us, conf) else { return ERROR };
+        let key = key.map(|key| NonNull::from(key.as_bytes()));
 
         let pc = &raw mut (*(*r).upstream).peer;
         let peer = Peer {
             conf,
             request: r,
-            upstream: (*r).upstream,
             key,
-            hashes: None,
+            lookup: Lookup::new(),
             balancer: Balancer {
                 data: (*pc).data,
                 get: (*pc).get,
@@ -117,7 +119,8 @@ pub unsafe extern "C" fn init(
 ///
 /// # Safety
 ///
-/// nginx calls it with a valid `pc` and the data that [`init`] has put there.
+/// nginx calls it with a valid `pc`, the member of an upstream, and the data that [`init`] has put
+/// there.
 unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> ngx_int_t {
     let peer: *mut Peer = data.cast();
     // SAFETY: nginx passes a valid `pc` and the data that `init` has put there.
@@ -143,7 +146,8 @@ unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> n
 ///
 /// # Safety
 ///
-/// nginx calls it with a valid `pc` and the data that [`init`] has put there.
+/// nginx calls it with a valid `pc`, the member of an upstream, and the data that [`init`] has put
+/// there.
 unsafe extern "C" fn free(pc: *mut ngx_peer_connection_t, data: *mut c_void, state: ngx_uint_t) {
     let peer: *mut Peer = data.cast();
     // SAFETY: nginx passes a valid `pc` and the data that `init` has put there.
@@ -151,7 +155,7 @@ unsafe extern "C" fn free(pc: *mut ngx_peer_connection_t, data: *mut c_void, sta
         log_debug_http!((*pc).log, "free keepalive peer");
 
         if state & NGX_PEER_FAILED as ngx_uint_t == 0 {
-            if let Some(c) = NonNull::new((*pc).connection).filter(|&c| is_reusable(peer, c)) {
+            if let Some(c) = NonNull::new((*pc).connection).filter(|&c| is_reusable(peer, pc, c)) {
                 save(peer, pc, c);
             }
         }
@@ -285,12 +289,12 @@ unsafe fn take(
     // connection is closed.
     unsafe {
         let conf = (*peer).conf.as_ptr();
-        let identity = identity(peer, pc)?;
-        let hashes = (*conf).pool.as_ref()?.hash(&identity);
-        (*peer).hashes = Some(hashes);
+        let identity = identity(peer, pc, (*peer).key?);
+        (*peer).lookup = Lookup::new();
 
         loop {
-            match (*conf).pool.as_mut()?.take(&identity, hashes, ngx_current_msec as Time) {
+            let pool = (*conf).pool.as_mut()?;
+            match pool.take(&identity, &mut (*peer).lookup, ngx_current_msec as Time) {
                 Take::Found(c) if idle::is_open(c) => return Some(c),
                 Take::Found(c) | Take::Close(c) => idle::close(c),
                 Take::Nothing => return None,
@@ -304,13 +308,17 @@ unsafe fn take(
 ///
 /// # Safety
 ///
-/// `peer` and `c` are valid, and of each other.
-unsafe fn is_reusable(peer: *mut Peer, c: NonNull<ngx_connection_t>) -> bool {
+/// All three are valid, and of each other.
+unsafe fn is_reusable(
+    peer: *mut Peer,
+    pc: *mut ngx_peer_connection_t,
+    c: NonNull<ngx_connection_t>,
+) -> bool {
     let c = c.as_ptr();
-    // SAFETY: both are valid, and with them the configuration, the upstream and the two events.
+    // SAFETY: they are valid, and with them the configuration, the upstream and the two events.
     unsafe {
         let conf = (*peer).conf.as_ptr();
-        let upstream = (*peer).upstream;
+        let upstream = upstream_of(pc);
         let (read, write) = ((*c).read, (*c).write);
 
         (*read).eof() == 0
@@ -338,30 +346,50 @@ unsafe fn save(peer: *mut Peer, pc: *mut ngx_peer_connection_t, c: NonNull<ngx_c
     // connection is closed or parked.
     unsafe {
         let conf = (*peer).conf;
-        let Some(identity) = identity(peer, pc) else { return };
-        let Some(hashes) = (*peer).hashes else { return };
+        let Some(key) = (*peer).key else { return };
         let idle_limit = idle_limit(peer, pc);
         if idle_limit == Some(0) {
             return;
         }
         let deadline = idle_limit
             .map_or(Deadline::MAX, |limit| (ngx_current_msec as Time).saturating_add(limit));
-        let Some(slice_limit) = slice_limit(peer) else { return };
+        let Some(slice_limit) = slice_limit(peer, pc) else { return };
 
         loop {
             let Some(pool) = (*conf.as_ptr()).pool.as_mut() else { return };
-            match pool.put(&identity, hashes, c, deadline, slice_limit) {
+            let identity = move || identity(peer, pc, key);
+            match pool.put(identity, &mut (*peer).lookup, c, deadline, slice_limit) {
                 Put::Kept(slot) => {
                     log_debug_http!((*pc).log, "free keepalive peer: saving connection {:p}", c);
                     (*pc).connection = ptr::null_mut();
                     return idle::park(c, conf, slot, idle_limit);
                 }
                 Put::Close(victim) => idle::close(victim),
-                Put::Refused(refused) => {
-                    log_debug_http!((*pc).log, "free keepalive peer: not saved: {refused:?}");
-                    return;
-                }
+                Put::Refused(refused) => return log_refused(pc, conf, refused),
             }
+        }
+    }
+}
+
+/// # Safety
+///
+/// `pc` and `conf` are valid, and of each other.
+#[cold]
+#[inline(never)]
+unsafe fn log_refused(pc: *mut ngx_peer_connection_t, conf: NonNull<ServerConf>, refused: Refused) {
+    // SAFETY: as promised.
+    unsafe {
+        log_debug_http!((*pc).log, "free keepalive peer: not saved: {refused:?}");
+
+        let logged = &raw mut (*conf.as_ptr()).address_logged;
+        if refused == Refused::AddressLength && !logged.replace(true) {
+            let name = NgxStr::from_ngx_str((*(*upstream_of(pc)).upstream).host);
+            ngx_log_error!(
+                NGX_LOG_WARN,
+                (*pc).log,
+                "address of a server that upstream \"{name}\" does not name is too long to keep \
+                 connections to it"
+            );
         }
     }
 }
@@ -377,26 +405,57 @@ unsafe fn idle_limit(peer: *mut Peer, pc: *mut ngx_peer_connection_t) -> Option<
     // reusable (`keepalive`).
     unsafe {
         let conf = (*peer).conf.as_ptr();
-        let timeout = (*conf).timeout();
-        let Some(margin) = (*conf).hints_margin() else { return timeout };
+        match (*conf).hints_margin() {
+            Some(margin) if has_hints(&*upstream_of(pc)) => {
+                hinted_limit(pc, (*conf).timeout(), margin)
+            }
+            _ => (*conf).timeout(),
+        }
+    }
+}
 
+/// Whether the server's response has a `Keep-Alive` header.
+///
+/// # Safety
+///
+/// The response header was read.
+unsafe fn has_hints(upstream: &ngx_http_upstream_t) -> bool {
+    // SAFETY: as promised.
+    let mut parts = unsafe { nginx::response_header(upstream) };
+    parts.any(|lines| lines.iter().any(|line| nginx::is_named(line, KEEP_ALIVE)))
+}
+
+/// The smaller one of `timeout` and what the server's `Keep-Alive` header says.
+///
+/// # Safety
+///
+/// As for [`idle_limit`].
+#[cold]
+#[inline(never)]
+unsafe fn hinted_limit(
+    pc: *mut ngx_peer_connection_t,
+    timeout: Option<u64>,
+    margin: u64,
+) -> Option<u64> {
+    // SAFETY: as promised.
+    unsafe {
+        let upstream = &*upstream_of(pc);
         #[cfg(ngx_feature = "http_cache")]
-        if (*(*peer).upstream).cache_status() == NGX_HTTP_CACHE_REVALIDATED {
+        if upstream.cache_status() == NGX_HTTP_CACHE_REVALIDATED {
             // The header is now that of the cached response.
             return timeout;
         }
         let mut hints = Hints::default();
-        nginx::for_each_response_header(
-            &*(*peer).upstream,
-            b"Keep-Alive",
-            |line| match Hints::parse(line) {
+        let lines = nginx::response_header(upstream).flatten();
+        for line in lines.filter(|line| nginx::is_named(line, KEEP_ALIVE)) {
+            match Hints::parse(line.value.as_bytes()) {
                 Ok(said) => hints = hints.and(said),
                 Err(Malformed) => {
-                    let line = NgxStr::from_bytes(line);
+                    let line = NgxStr::from_ngx_str(line.value);
                     log_debug_http!((*pc).log, "malformed Keep-Alive header: \"{line}\"");
                 }
-            },
-        );
+            }
+        }
         smaller(timeout, hints.idle_limit(margin))
     }
 }
@@ -405,8 +464,8 @@ unsafe fn idle_limit(peer: *mut Peer, pc: *mut ngx_peer_connection_t) -> Option<
 ///
 /// # Safety
 ///
-/// `peer` is valid.
-unsafe fn slice_limit(peer: *mut Peer) -> Option<u32> {
+/// `peer` and `pc` are valid, and of each other.
+unsafe fn slice_limit(peer: *mut Peer, pc: *mut ngx_peer_connection_t) -> Option<u32> {
     // SAFETY: as promised. The variables' handlers do not touch this configuration.
     unsafe {
         let keepalive = keepalive((*peer).conf)?;
@@ -420,7 +479,7 @@ unsafe fn slice_limit(peer: *mut Peer) -> Option<u32> {
         let limit = params::number(text.as_bytes());
         if limit.is_none() {
             let text = NgxStr::from_ngx_str(text);
-            let name = NgxStr::from_ngx_str((*(*(*peer).upstream).upstream).host);
+            let name = NgxStr::from_ngx_str((*(*upstream_of(pc)).upstream).host);
             ngx_log_error!(
                 NGX_LOG_WARN,
                 (*(*(*peer).request).connection).log,
@@ -431,37 +490,40 @@ unsafe fn slice_limit(peer: *mut Peer) -> Option<u32> {
     }
 }
 
-/// What the request's connection is saved under; `None` if it is never kept.
+/// What the request's connection is saved under.
 ///
 /// # Safety
 ///
-/// `peer` and `pc` are valid, and of each other, and the answer is used no longer than they are.
-unsafe fn identity<'a>(peer: *mut Peer, pc: *mut ngx_peer_connection_t) -> Option<Identity<'a>> {
+/// `peer` and `pc` are valid, and of each other, `key` is the key of `peer`, and the answer is used
+/// no longer than they are.
+unsafe fn identity<'a>(
+    peer: *mut Peer,
+    pc: *mut ngx_peer_connection_t,
+    key: NonNull<[u8]>,
+) -> Identity<'a> {
     // SAFETY: as promised. The balancer has set the address, and the key is in the request's pool.
     unsafe {
-        let upstream = (*peer).upstream;
-        let key = (*peer).key?;
-        let local = keepalive((*peer).conf)?.local;
+        let upstream = upstream_of(pc);
+        let local = keepalive((*peer).conf).is_some_and(|keepalive| keepalive.local);
 
-        Some(Identity {
-            key: bytes(key.data, key.len),
-            address: bytes((*pc).sockaddr.cast(), (*pc).socklen as usize),
+        Identity {
+            key: key.as_ref(),
+            address: nginx::address((*pc).sockaddr, (*pc).socklen),
             protocol: Protocol {
                 handler: (*upstream).create_request.map_or(0, |handler| handler as usize),
                 location: if local { (*upstream).conf.addr() } else { 0 },
                 tls: (*upstream).ssl() != 0,
             },
-        })
+        }
     }
 }
 
+/// The upstream that a peer connection is the member of.
+///
 /// # Safety
 ///
-/// There are `len` bytes, which live as long as the answer is used.
-unsafe fn bytes<'a>(data: *const u8, len: usize) -> &'a [u8] {
-    if len == 0 {
-        return &[];
-    }
+/// `pc` is the `peer` of an upstream.
+unsafe fn upstream_of(pc: *mut ngx_peer_connection_t) -> *mut ngx_http_upstream_t {
     // SAFETY: as promised.
-    unsafe { core::slice::from_raw_parts(data, len) }
+    unsafe { pc.byte_sub(offset_of!(ngx_http_upstream_t, peer)).cast() }
 }

@@ -8,6 +8,8 @@
 //! - Everything is allocated by [`Pool::new_in`]. From then on, nothing is.
 //! - Every operation costs the same, however many connections, slices or servers there are: nodes
 //!   lie in slabs, lists and hash chains run through them as indices.
+//! - What has become empty is as good as gone, but stays where it is until its place is needed:
+//!   the next request is likely to be of the same key.
 //! - Nothing here panics. An index that leads nowhere is an operation without effect.
 //!
 //! ```text
@@ -18,21 +20,24 @@
 
 #![forbid(unsafe_code)]
 
-use core::hash::{BuildHasher, Hash, Hasher};
-use std::hash::RandomState;
+use core::num::NonZeroU64;
 
 use allocator_api2::alloc::Allocator;
 pub use allocator_api2::collections::TryReserveError;
 
-use self::index::{Index, Indexed, Place};
-use self::list::{Linked, Links, List};
-use self::slab::Slab;
+use self::hasher::{Hasher, Hashes};
+use self::list::{InPeer, InSlice, Linked, Links, List, NIL};
+use self::peers::{Peer, Peers};
+use self::slab::{Slab, Vacant};
+use self::slices::Slices;
 pub use self::strings::Length;
-use self::strings::Strings;
 
+mod hasher;
 mod index;
 mod list;
+mod peers;
 mod slab;
+mod slices;
 mod strings;
 
 /// The limits that hold for a pool as a whole; memory is allocated for them.
@@ -40,12 +45,19 @@ mod strings;
 pub struct Limits {
     /// Most idle connections.
     pub connections: u32,
+    /// Longest server address, in bytes.
+    pub address_length: Length,
+    /// `None`: one slice holds everything, and keys and their limits are not looked at.
+    pub slices: Option<SliceLimits>,
+}
+
+/// The limits of slices.
+#[derive(Clone, Copy, Debug)]
+pub struct SliceLimits {
     /// Most slices that hold idle connections at once.
     pub slices: u32,
     /// Longest slice key, in bytes.
     pub key_length: Length,
-    /// Longest server address, in bytes.
-    pub address_length: Length,
 }
 
 /// A point in time, in milliseconds of any clock that does not go back.
@@ -77,11 +89,22 @@ pub struct Identity<'a> {
     pub protocol: Protocol,
 }
 
-/// The hashes of an [`Identity`], so that they are computed once for `take` and `put`.
+/// How far an [`Identity`] was looked up in one pool, so that nothing is computed or compared
+/// twice.
 #[derive(Clone, Copy, Debug)]
-pub struct Hashes {
-    slice: u32,
+pub struct Lookup {
+    hashes: Option<Hashes>,
+    /// [`NIL`] until it is found.
     peer: u32,
+    /// The pool's count of births when it was found.
+    found_at: NonZeroU64,
+}
+
+impl Lookup {
+    /// The beginning.
+    pub const fn new() -> Self {
+        Lookup { hashes: None, peer: NIL, found_at: NonZeroU64::MIN }
+    }
 }
 
 /// Where a connection is kept, until it is taken or removed.
@@ -129,55 +152,41 @@ pub enum Refused {
     AddressLength,
 }
 
-/// The idle connections of one key.
-struct Slice {
-    place: Place,
-    recently_used: Links,
-    slots: List<InSlice>,
-    count: u32,
-    key_length: Length,
-}
-
-/// The idle connections of one slice to one server address, by one protocol.
-struct Peer {
-    place: Place,
-    slice: u32,
-    slots: List<InPeer>,
-    protocol: Protocol,
-    address_length: Length,
-}
-
 /// One idle connection.
 struct Slot<T> {
     value: T,
     deadline: Deadline,
     in_peer: Links,
     in_slice: Links,
+    /// In the list of all, or of vacant ones.
     in_pool: Links,
+    /// [`NIL`] if there is no connection.
     peer: u32,
 }
 
-// A slot with a pointer in it takes less than a cache line.
-const _: () = assert!(size_of::<Slot<core::ptr::NonNull<u8>>>() <= 48);
+/// The memory of a connection besides that of its slice and of its server address, in bytes.
+pub const CONNECTION_SIZE: usize =
+    size_of::<Slot<core::ptr::NonNull<u8>>>() + size_of::<Peer>() + size_of::<u32>();
 
-/// The kinds of lists.
-enum InPeer {}
-enum InSlice {}
+// As much as nginx's keepalive module needs, which is 152 with the address, of at most 28 bytes
+// (IPv6), and the 16 bytes that a caller may want to keep.
+const _: () = assert!(CONNECTION_SIZE + 28 + 16 <= 152);
+
+/// The kind of list that all idle connections are in.
 enum InPool {}
 
 /// Idle connections of the type `T`, in slices.
 pub struct Pool<T, A: Allocator> {
-    limits: Limits,
-    hasher: RandomState,
     slots: Slab<Slot<T>, A>,
-    peers: Slab<Peer, A>,
-    slices: Slab<Slice, A>,
-    addresses: Strings<A>,
-    keys: Strings<A>,
-    peer_index: Index<A>,
-    slice_index: Index<A>,
     recently_saved: List<InPool>,
-    recently_used: List<InPool>,
+    peers: Peers<A>,
+    slices: Option<Slices<A>>,
+    hasher: Hasher,
+    /// How many peers and slices there were so far, and one.
+    births: NonZeroU64,
+    /// The peer that was used last.
+    recent: u32,
+    limits: Limits,
 }
 
 impl<T: Copy, A: Allocator + Clone> Pool<T, A> {
@@ -187,69 +196,188 @@ impl<T: Copy, A: Allocator + Clone> Pool<T, A> {
     ///
     /// The allocator has not enough memory.
     pub fn new_in(limits: Limits, allocator: A) -> Result<Self, TryReserveError> {
-        // A slice holds one connection at least, and so does a peer.
-        let connections = limits.connections;
-        let slices = limits.slices.min(connections);
-
+        let Limits { connections, address_length, slices } = limits;
         Ok(Pool {
-            limits,
-            hasher: RandomState::new(),
             slots: Slab::new_in(connections, allocator.clone())?,
-            peers: Slab::new_in(connections, allocator.clone())?,
-            slices: Slab::new_in(slices, allocator.clone())?,
-            addresses: Strings::new_in(connections, limits.address_length, allocator.clone())?,
-            keys: Strings::new_in(slices, limits.key_length, allocator.clone())?,
-            peer_index: Index::new_in(connections, allocator.clone())?,
-            slice_index: Index::new_in(slices, allocator)?,
             recently_saved: List::new(),
-            recently_used: List::new(),
+            // A peer in use holds one connection at least.
+            peers: Peers::new_in(connections, address_length, allocator.clone())?,
+            slices: match slices {
+                Some(limits) => Some(Slices::new_in(limits, connections, allocator)?),
+                None => None,
+            },
+            hasher: Hasher::new(),
+            births: NonZeroU64::MIN,
+            recent: NIL,
+            limits,
         })
     }
+}
 
-    /// Computes the hashes of an identity, with this pool's random seed.
-    pub fn hash(&self, identity: &Identity<'_>) -> Hashes {
-        let mut hasher = self.hasher.build_hasher();
-        hasher.write(identity.key);
-        let slice = hasher.clone().finish();
-        hasher.write(identity.address);
-        identity.protocol.hash(&mut hasher);
-        let peer = hasher.finish();
-
-        // The lower half of a good hash is one, too.
-        Hashes { slice: slice as u32, peer: peer as u32 }
-    }
-
+impl<T: Copy, A: Allocator> Pool<T, A> {
     /// Takes the most recently saved connection that was saved under this identity, unless its
     /// deadline has come: then it must be closed, and the next one may do.
-    pub fn take(&mut self, identity: &Identity<'_>, hashes: Hashes, now: Time) -> Take<T> {
-        let Some((slice, slot)) = self.find(identity, hashes) else { return Take::Nothing };
-        let expired = self.slots.get(slot).is_some_and(|slot| slot.deadline <= now);
-        if !expired {
-            self.recently_used.touch(&mut self.slices, slice);
-        }
-        match self.remove(SlotIndex(slot)) {
+    ///
+    /// `lookup` is new, or of this identity in this pool.
+    pub fn take(&mut self, identity: &Identity<'_>, lookup: &mut Lookup, now: Time) -> Take<T> {
+        let Some(peer) = self.find(identity, lookup) else { return Take::Nothing };
+        let Some(index) = self.peers.get(peer).and_then(|peer| peer.slots.front()) else {
+            return Take::Nothing;
+        };
+        let expired = self.slots.get(index).is_some_and(|slot| slot.deadline <= now);
+        match self.take_out(index, !expired) {
             Some(value) if expired => Take::Close(value),
             Some(value) => Take::Found(value),
             None => Take::Nothing,
         }
     }
 
-    /// Keeps a connection under this identity until its deadline, if no limit forbids it.
-    /// `slice_limit` is the most connections that its slice may hold.
+    /// Keeps a connection under an identity until its deadline, if no limit forbids it.
+    /// `slice_limit` is the most connections that its slice may hold, and `lookup` is new, or of
+    /// this identity in this pool: then there may be no need to know the identity again.
     ///
     /// The answer may be another connection, which has left the pool for this one. Put again after
     /// it was closed: each time there is one connection less in the way.
-    pub fn put(
+    pub fn put<'a>(
         &mut self,
-        identity: &Identity<'_>,
-        hashes: Hashes,
+        identity: impl FnOnce() -> Identity<'a>,
+        lookup: &mut Lookup,
         value: T,
         deadline: Deadline,
         slice_limit: u32,
     ) -> Put<T> {
-        let slice = self.find_slice(identity, hashes);
+        let found = self.found_before(lookup);
+        let room = found.filter(|&peer| !self.slots.is_full() && !self.over(peer, slice_limit));
+        match room.and_then(|peer| self.keep(peer, value, deadline)) {
+            Some(slot) => Put::Kept(slot),
+            None => self.put_anew(&identity(), lookup, (value, deadline), slice_limit),
+        }
+    }
 
-        if let Some(victim) = slice.and_then(|slice| self.over(slice, slice_limit)) {
+    /// Removes the connection that is kept in a slot.
+    pub fn remove(&mut self, slot: SlotIndex) -> Option<T> {
+        self.take_out(slot.0, false)
+    }
+
+    /// Removes any connection, the least recently saved one first.
+    pub fn pop(&mut self) -> Option<T> {
+        self.recently_saved.back().and_then(|slot| self.take_out(slot, false))
+    }
+
+    /// The peer of this identity, which may be vacant.
+    fn find(&self, identity: &Identity<'_>, lookup: &mut Lookup) -> Option<u32> {
+        if let Some(peer) = self.found_before(lookup) {
+            return Some(peer);
+        }
+        let peer = match self.recent(identity) {
+            Some(peer) => peer,
+            None => self.search(identity, lookup)?,
+        };
+        lookup.peer = peer;
+        lookup.found_at = self.births;
+        Some(peer)
+    }
+
+    /// What was found by an earlier call, if neither its place nor its slice's is that of another
+    /// one by now.
+    fn found_before(&self, lookup: &Lookup) -> Option<u32> {
+        let peer = self.peers.get(lookup.peer)?;
+        let mut same = peer.birth <= lookup.found_at;
+        if let Some(slices) = &self.slices {
+            same &= slices.birth(peer.slice)? <= lookup.found_at;
+        }
+        same.then_some(lookup.peer)
+    }
+
+    /// The peer that was used last, if it is the one: without slices, it often is.
+    fn recent(&self, identity: &Identity<'_>) -> Option<u32> {
+        let peer = self.peers.get(self.recent)?;
+        let same = self.slices.is_none() && self.peers.is(self.recent, peer, identity);
+        same.then_some(self.recent)
+    }
+
+    fn search(&self, identity: &Identity<'_>, lookup: &mut Lookup) -> Option<u32> {
+        let hash = self.hashes(identity, lookup).peer;
+        match &self.slices {
+            None => self.peers.find(identity, hash, |_| true),
+            Some(slices) => self.peers.find(identity, hash, |slice| slices.is(slice, identity.key)),
+        }
+    }
+
+    fn hashes(&self, identity: &Identity<'_>, lookup: &mut Lookup) -> Hashes {
+        *lookup.hashes.get_or_insert_with(|| self.hasher.hash(identity))
+    }
+
+    /// Whether a peer's slice can take no more connections.
+    fn over(&self, peer: u32, limit: u32) -> bool {
+        match (&self.slices, self.peers.get(peer)) {
+            (Some(slices), Some(peer)) => slices.reaches(peer.slice, limit),
+            _ => false,
+        }
+    }
+
+    /// Takes a connection out, to be used, or to be closed.
+    fn take_out(&mut self, index: u32, used: bool) -> Option<T> {
+        let slots = self.slots.nodes_mut();
+        let slot = slots.get_mut(index as usize)?;
+        let value = slot.value;
+        let peer_index = core::mem::replace(&mut slot.peer, NIL);
+        let peer = self.peers.get_mut(peer_index)?;
+
+        peer.slots.remove(slots, index);
+        self.recently_saved.remove(slots, index);
+        if let Some(slices) = &mut self.slices {
+            slices.leave(peer.slice, slots, index, used);
+        }
+        let is_empty = peer.slots.is_empty();
+
+        self.slots.vacate(index);
+        if is_empty {
+            self.peers.vacate(peer_index);
+        }
+        Some(value)
+    }
+
+    /// Puts a connection into a peer. There is room for it.
+    fn keep(&mut self, peer_index: u32, value: T, deadline: Deadline) -> Option<SlotIndex> {
+        let index = self.slots.insert(Slot {
+            value,
+            deadline,
+            in_peer: Links::NONE,
+            in_slice: Links::NONE,
+            in_pool: Links::NONE,
+            peer: peer_index,
+        })?;
+        let slots = self.slots.nodes_mut();
+        let peer = self.peers.get_mut(peer_index)?;
+        let was_empty = peer.slots.is_empty();
+
+        peer.slots.push_front(slots, index);
+        self.recently_saved.push_front(slots, index);
+        if let Some(slices) = &mut self.slices {
+            slices.enter(peer.slice, slots, index);
+        }
+        if was_empty {
+            self.peers.occupy(peer_index);
+        }
+        self.recent = peer_index;
+        Some(SlotIndex(index))
+    }
+
+    /// Like [`Self::put`], where something is in the way or not there.
+    #[cold]
+    #[inline(never)]
+    fn put_anew(
+        &mut self,
+        identity: &Identity<'_>,
+        lookup: &mut Lookup,
+        (value, deadline): (T, Deadline),
+        slice_limit: u32,
+    ) -> Put<T> {
+        let peer = self.find(identity, lookup);
+        let slice = self.slice(peer, identity, lookup);
+
+        if let Some(victim) = self.beyond(slice, slice_limit) {
             return self.close(victim);
         }
         if let Some(refused) = self.refuse(identity, slice_limit) {
@@ -258,162 +386,88 @@ impl<T: Copy, A: Allocator + Clone> Pool<T, A> {
         if let Some(victim) = self.in_the_way(slice) {
             return self.close(victim);
         }
-        match self.keep(identity, hashes, slice, (value, deadline)) {
+        let peer = peer.or_else(|| self.insert(identity, lookup, slice));
+        match peer.and_then(|peer| self.keep(peer, value, deadline)) {
             Some(slot) => Put::Kept(slot),
             None => Put::Refused(Refused::Limit),
         }
     }
 
-    /// Removes the connection that is kept in a slot.
-    pub fn remove(&mut self, slot: SlotIndex) -> Option<T> {
-        let SlotIndex(slot) = slot;
-        let peer = self.slots.get(slot)?.peer;
-        let slice = self.peers.get(peer)?.slice;
-
-        self.recently_saved.remove(&mut self.slots, slot);
-        if let Some(peer) = self.peers.get_mut(peer) {
-            peer.slots.remove(&mut self.slots, slot);
+    /// The slice of this identity, if there are any and this one was found.
+    fn slice(
+        &self,
+        peer: Option<u32>,
+        identity: &Identity<'_>,
+        lookup: &mut Lookup,
+    ) -> Option<u32> {
+        let slices = self.slices.as_ref()?;
+        match peer {
+            Some(peer) => self.peers.get(peer).map(|peer| peer.slice),
+            None => slices.find(identity.key, self.hashes(identity, lookup).slice),
         }
-        if let Some(slice) = self.slices.get_mut(slice) {
-            slice.slots.remove(&mut self.slots, slot);
-            slice.count = slice.count.saturating_sub(1);
-        }
-        self.forget_empty(peer, slice);
-        self.slots.remove(slot).map(|slot| slot.value)
-    }
-
-    /// Removes any connection, the least recently saved one first.
-    pub fn pop(&mut self) -> Option<T> {
-        self.recently_saved.back().and_then(|slot| self.remove(SlotIndex(slot)))
-    }
-
-    /// The slice of this identity, and its most recently saved connection.
-    fn find(&self, identity: &Identity<'_>, hashes: Hashes) -> Option<(u32, u32)> {
-        let slice = self.find_slice(identity, hashes)?;
-        let peer = self.find_peer(slice, identity, hashes)?;
-        Some((slice, self.peers.get(peer)?.slots.front()?))
-    }
-
-    fn find_slice(&self, identity: &Identity<'_>, hashes: Hashes) -> Option<u32> {
-        self.slice_index.find(&self.slices, hashes.slice, |index, slice| {
-            self.keys.get(index, slice.key_length) == Some(identity.key)
-        })
-    }
-
-    fn find_peer(&self, slice: u32, identity: &Identity<'_>, hashes: Hashes) -> Option<u32> {
-        self.peer_index.find(&self.peers, hashes.peer, |index, peer| {
-            peer.slice == slice
-                && peer.protocol == identity.protocol
-                && self.addresses.get(index, peer.address_length) == Some(identity.address)
-        })
     }
 
     /// The least recently saved connection of a slice that is at its limit.
-    fn over(&self, slice: u32, limit: u32) -> Option<u32> {
-        self.slices.get(slice).filter(|slice| slice.count >= limit)?.slots.back()
+    fn beyond(&self, slice: Option<u32>, limit: u32) -> Option<u32> {
+        let (slices, slice) = (self.slices.as_ref()?, slice?);
+        if slices.reaches(slice, limit) { slices.back(slice) } else { None }
     }
 
     fn refuse(&self, identity: &Identity<'_>, slice_limit: u32) -> Option<Refused> {
-        if slice_limit == 0 || self.limits.connections == 0 || self.limits.slices == 0 {
-            Some(Refused::Limit)
-        } else if self.keys.fit(identity.key).is_none() {
-            Some(Refused::KeyLength)
-        } else if self.addresses.fit(identity.address).is_none() {
-            Some(Refused::AddressLength)
-        } else {
-            None
+        if self.limits.connections == 0 {
+            return Some(Refused::Limit);
         }
+        if let (Some(slices), Some(limits)) = (&self.slices, self.limits.slices) {
+            if limits.slices == 0 || slice_limit == 0 {
+                return Some(Refused::Limit);
+            }
+            if !slices.fits(identity.key) {
+                return Some(Refused::KeyLength);
+            }
+        }
+        (!self.peers.fits(identity.address)).then_some(Refused::AddressLength)
     }
 
     /// A connection that leaves before one of this slice fits: of the least recently used slice if
-    /// a new slice is needed and all are taken, else the least recently saved one of all if no
-    /// slot is free.
+    /// a slice is needed and all are in use, else the least recently saved one of all if no slot
+    /// is free.
     fn in_the_way(&self, slice: Option<u32>) -> Option<u32> {
-        if slice.is_none() && self.slices.len() >= self.limits.slices {
-            let slice = self.recently_used.back()?;
-            return self.slices.get(slice)?.slots.back();
+        if let (Some(slices), Some(limits), None) = (&self.slices, self.limits.slices, slice) {
+            // Where there are more slices than connections, connections run out first.
+            if limits.slices <= self.limits.connections {
+                if let Some(used) = slices.in_the_way() {
+                    return slices.back(used);
+                }
+            }
         }
         if self.slots.is_full() { self.recently_saved.back() } else { None }
     }
 
     fn close(&mut self, victim: u32) -> Put<T> {
-        match self.remove(SlotIndex(victim)) {
+        match self.take_out(victim, false) {
             Some(value) => Put::Close(value),
             None => Put::Refused(Refused::Limit),
         }
     }
 
-    fn keep(
+    /// A new peer of this identity, in its slice if that was found. They are vacant until a
+    /// connection is kept there.
+    fn insert(
         &mut self,
         identity: &Identity<'_>,
-        hashes: Hashes,
+        lookup: &mut Lookup,
         slice: Option<u32>,
-        (value, deadline): (T, Deadline),
-    ) -> Option<SlotIndex> {
-        let slice = match slice {
-            Some(slice) => slice,
-            None => self.insert_slice(identity, hashes)?,
+    ) -> Option<u32> {
+        let hashes = self.hashes(identity, lookup);
+        let slice = match (&mut self.slices, slice) {
+            (Some(slices), None) => {
+                self.births = self.births.saturating_add(1);
+                slices.insert(identity.key, hashes.slice, self.births)?
+            }
+            (_, slice) => slice.unwrap_or(NIL),
         };
-        let peer = match self.find_peer(slice, identity, hashes) {
-            Some(peer) => peer,
-            None => self.insert_peer(slice, identity, hashes)?,
-        };
-        let slot = self.slots.insert(Slot {
-            value,
-            deadline,
-            in_peer: Links::NONE,
-            in_slice: Links::NONE,
-            in_pool: Links::NONE,
-            peer,
-        })?;
-
-        self.recently_saved.push_front(&mut self.slots, slot);
-        self.peers.get_mut(peer)?.slots.push_front(&mut self.slots, slot);
-        let node = self.slices.get_mut(slice)?;
-        node.slots.push_front(&mut self.slots, slot);
-        node.count = node.count.saturating_add(1);
-        self.recently_used.touch(&mut self.slices, slice);
-        Some(SlotIndex(slot))
-    }
-
-    fn insert_slice(&mut self, identity: &Identity<'_>, hashes: Hashes) -> Option<u32> {
-        let slice = self.slices.insert(Slice {
-            place: Place::new(hashes.slice),
-            recently_used: Links::NONE,
-            slots: List::new(),
-            count: 0,
-            key_length: self.keys.fit(identity.key)?,
-        })?;
-        self.keys.set(slice, identity.key);
-        self.slice_index.insert(&mut self.slices, slice);
-        self.recently_used.push_front(&mut self.slices, slice);
-        Some(slice)
-    }
-
-    fn insert_peer(&mut self, slice: u32, identity: &Identity<'_>, hashes: Hashes) -> Option<u32> {
-        let peer = self.peers.insert(Peer {
-            place: Place::new(hashes.peer),
-            slice,
-            slots: List::new(),
-            protocol: identity.protocol,
-            address_length: self.addresses.fit(identity.address)?,
-        })?;
-        self.addresses.set(peer, identity.address);
-        self.peer_index.insert(&mut self.peers, peer);
-        Some(peer)
-    }
-
-    /// A peer and a slice whose last connection has left are free again at once.
-    fn forget_empty(&mut self, peer: u32, slice: u32) {
-        if self.peers.get(peer).is_some_and(|peer| peer.slots.is_empty()) {
-            self.peer_index.remove(&mut self.peers, peer);
-            self.peers.remove(peer);
-        }
-        if self.slices.get(slice).is_some_and(|slice| slice.slots.is_empty()) {
-            self.slice_index.remove(&mut self.slices, slice);
-            self.recently_used.remove(&mut self.slices, slice);
-            self.slices.remove(slice);
-        }
+        self.births = self.births.saturating_add(1);
+        self.peers.insert(identity, hashes.peer, slice, self.births)
     }
 }
 
@@ -435,29 +489,9 @@ impl<T> Linked<InPool> for Slot<T> {
     }
 }
 
-impl Linked<InPool> for Slice {
+impl<T> Linked<Vacant> for Slot<T> {
     fn links_mut(&mut self) -> &mut Links {
-        &mut self.recently_used
-    }
-}
-
-impl Indexed for Peer {
-    fn place(&self) -> Place {
-        self.place
-    }
-
-    fn place_mut(&mut self) -> &mut Place {
-        &mut self.place
-    }
-}
-
-impl Indexed for Slice {
-    fn place(&self) -> Place {
-        self.place
-    }
-
-    fn place_mut(&mut self) -> &mut Place {
-        &mut self.place
+        &mut self.in_pool
     }
 }
 

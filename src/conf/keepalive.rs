@@ -2,11 +2,11 @@
 
 use core::ptr::NonNull;
 
-use nginx_sys::{ngx_conf_t, ngx_http_complex_value_t, ngx_pnalloc, ngx_sockaddr_t, ngx_str_t};
+use nginx_sys::{ngx_conf_t, ngx_http_complex_value_t, ngx_pnalloc, ngx_str_t};
 
 use super::params::{Params, SliceDyn};
 use crate::nginx;
-use crate::pool::{Length, Limits};
+use crate::pool::{Length, Limits, SliceLimits};
 
 /// The default of `slice_poolsize`.
 const SLICE_POOLSIZE: u32 = 20;
@@ -54,20 +54,22 @@ impl Keepalive {
             slice_key,
             slice_conn: params.slice_conn.filter(|_| keyed),
             slice_dyn,
-            slice_poolsize: if keyed { params.slice_poolsize.unwrap_or(SLICE_POOLSIZE) } else { 1 },
-            slice_keylen: if keyed { params.slice_keylen.unwrap_or(SLICE_KEYLEN) } else { 0 },
+            slice_poolsize: params.slice_poolsize.unwrap_or(SLICE_POOLSIZE),
+            slice_keylen: params.slice_keylen.unwrap_or(SLICE_KEYLEN),
             slice_strict: params.slice_strict,
             local: params.local,
         })
     }
 
-    /// The limits of the pool.
-    pub fn limits(&self) -> Limits {
+    /// The limits of the pool, for server addresses of this length.
+    pub fn limits(&self, address_length: Length) -> Limits {
         Limits {
             connections: self.connections,
-            slices: self.slice_poolsize,
-            key_length: self.slice_keylen,
-            address_length: size_of::<ngx_sockaddr_t>() as Length,
+            address_length,
+            slices: self.slice_key.is_some().then_some(SliceLimits {
+                slices: self.slice_poolsize,
+                key_length: self.slice_keylen,
+            }),
         }
     }
 }

@@ -5,7 +5,6 @@ use allocator_api2::collections::TryReserveError;
 use allocator_api2::vec::Vec;
 
 use super::list::NIL;
-use super::slab::Slab;
 
 /// A node's place in an index.
 #[derive(Clone, Copy)]
@@ -33,32 +32,30 @@ pub trait Indexed {
 
 /// Finds a node by a hash and a comparison.
 ///
-/// There are at least as many buckets as there can be nodes, and the hash has a seed that clients
+/// There are as many buckets as there can be nodes, and the hash has a seed that clients
 /// do not know: whatever the keys, a bucket holds one node or two.
 pub struct Index<A: Allocator> {
     buckets: Vec<u32, A>,
-    mask: usize,
 }
 
 impl<A: Allocator> Index<A> {
     /// Allocates the buckets for at most `capacity` nodes.
     pub fn new_in(capacity: u32, allocator: A) -> Result<Self, TryReserveError> {
-        let n = (capacity as usize).next_power_of_two();
         let mut buckets = Vec::new_in(allocator);
-        buckets.try_reserve_exact(n)?;
-        buckets.resize(n, NIL);
-        Ok(Index { buckets, mask: n.wrapping_sub(1) })
+        buckets.try_reserve_exact(capacity as usize)?;
+        buckets.resize(capacity as usize, NIL);
+        Ok(Index { buckets })
     }
 
     /// The node with the hash for which `same` is true.
     pub fn find<N: Indexed>(
         &self,
-        nodes: &Slab<N, impl Allocator>,
+        nodes: &[N],
         hash: u32,
         same: impl Fn(u32, &N) -> bool,
     ) -> Option<u32> {
         let mut index = *self.buckets.get(self.bucket(hash))?;
-        while let Some(node) = nodes.get(index) {
+        while let Some(node) = nodes.get(index as usize) {
             if node.place().hash == hash && same(index, node) {
                 return Some(index);
             }
@@ -68,16 +65,18 @@ impl<A: Allocator> Index<A> {
     }
 
     /// Puts a node, which is not in the index, in.
-    pub fn insert<N: Indexed>(&mut self, nodes: &mut Slab<N, impl Allocator>, index: u32) {
-        let Some(node) = nodes.get_mut(index) else { return };
+    pub fn insert<N: Indexed>(&mut self, nodes: &mut [N], index: u32) {
+        let Some(node) = nodes.get_mut(index as usize) else { return };
         let bucket = self.bucket(node.place().hash);
         let Some(head) = self.buckets.get_mut(bucket) else { return };
         node.place_mut().next = core::mem::replace(head, index);
     }
 
     /// Takes a node, which is in the index, out.
-    pub fn remove<N: Indexed>(&mut self, nodes: &mut Slab<N, impl Allocator>, index: u32) {
-        let Some(Place { hash, next }) = nodes.get(index).map(Indexed::place) else { return };
+    pub fn remove<N: Indexed>(&mut self, nodes: &mut [N], index: u32) {
+        let Some(Place { hash, next }) = nodes.get(index as usize).map(Indexed::place) else {
+            return;
+        };
         let bucket = self.bucket(hash);
         let Some(head) = self.buckets.get_mut(bucket) else { return };
         if *head == index {
@@ -85,7 +84,7 @@ impl<A: Allocator> Index<A> {
             return;
         }
         let mut before = *head;
-        while let Some(node) = nodes.get_mut(before) {
+        while let Some(node) = nodes.get_mut(before as usize) {
             let place = node.place_mut();
             if place.next == index {
                 place.next = next;
@@ -95,8 +94,10 @@ impl<A: Allocator> Index<A> {
         }
     }
 
+    /// Spreads the hashes over the buckets in their order: any number of buckets will do.
+    #[inline]
     fn bucket(&self, hash: u32) -> usize {
-        hash as usize & self.mask
+        ((u64::from(hash).wrapping_mul(self.buckets.len() as u64)) >> 32) as usize
     }
 }
 
@@ -119,22 +120,18 @@ mod tests {
     }
 
     /// Four nodes in one bucket, two of them with the same hash.
-    fn crowded() -> (Index<Global>, Slab<Node, Global>) {
-        let mut nodes = Slab::new_in(4, Global).unwrap();
+    fn crowded() -> (Index<Global>, Vec<Node>) {
+        let names = [(0, 'a'), (4, 'b'), (4, 'c'), (8, 'd')];
+        let mut nodes: Vec<_> =
+            names.iter().map(|&(hash, name)| Node(Place::new(hash), name)).collect();
         let mut index = Index::new_in(4, Global).unwrap();
-        for (hash, name) in [(0, 'a'), (4, 'b'), (4, 'c'), (8, 'd')] {
-            let node = nodes.insert(Node(Place::new(hash), name)).unwrap();
+        for node in 0..4 {
             index.insert(&mut nodes, node);
         }
         (index, nodes)
     }
 
-    fn find(
-        index: &Index<Global>,
-        nodes: &Slab<Node, Global>,
-        hash: u32,
-        name: char,
-    ) -> Option<u32> {
+    fn find(index: &Index<Global>, nodes: &[Node], hash: u32, name: char) -> Option<u32> {
         index.find(nodes, hash, |_, node| node.1 == name)
     }
 
@@ -149,14 +146,24 @@ mod tests {
 
     #[test]
     fn nodes_are_spread_over_the_buckets() {
-        let mut nodes = Slab::new_in(100, Global).unwrap();
-        let mut index = Index::new_in(100, Global).unwrap();
-        assert_eq!(index.buckets.len(), 128);
-        for hash in 0..100 {
-            let node = nodes.insert(Node(Place::new(hash), 'a')).unwrap();
+        let mut nodes: Vec<_> = (0..100).map(|i| Node(Place::new(i << 26 | i), 'a')).collect();
+        let mut index = Index::new_in(64, Global).unwrap();
+        for node in 0..64 {
             index.insert(&mut nodes, node);
         }
-        assert!((0..100).all(|i| nodes.get(i).unwrap().0.next == NIL));
+        assert!(nodes.iter().all(|node| node.0.next == NIL));
+        assert!(!index.buckets.contains(&NIL));
+    }
+
+    #[test]
+    fn any_hash_has_a_bucket() {
+        for capacity in [1, 3, 100] {
+            let index = Index::new_in(capacity, Global).unwrap();
+            assert_eq!(index.buckets.len(), capacity as usize);
+            for hash in [0, 1, u32::MAX / 2, u32::MAX] {
+                assert!(index.bucket(hash) < capacity as usize);
+            }
+        }
     }
 
     #[test]

@@ -2,10 +2,6 @@
 
 use core::marker::PhantomData;
 
-use allocator_api2::alloc::Allocator;
-
-use super::slab::Slab;
-
 /// The index of no node.
 pub const NIL: u32 = u32::MAX;
 
@@ -20,6 +16,11 @@ impl Links {
     /// The links of a node that is in no list.
     pub const NONE: Links = Links { previous: NIL, next: NIL };
 }
+
+/// The kind of list that the connections of a peer are in.
+pub enum InPeer {}
+/// The kind of list that the connections of a slice are in.
+pub enum InSlice {}
 
 /// A node that can be in a list of the kind `K`.
 pub trait Linked<K> {
@@ -56,11 +57,11 @@ impl<K> List<K> {
     }
 
     /// Puts a node, which is not in the list, at the front.
-    pub fn push_front<N: Linked<K>, A: Allocator>(&mut self, nodes: &mut Slab<N, A>, index: u32) {
-        let Some(node) = nodes.get_mut(index) else { return };
+    pub fn push_front<N: Linked<K>>(&mut self, nodes: &mut [N], index: u32) {
+        let Some(node) = nodes.get_mut(index as usize) else { return };
         *node.links_mut() = Links { previous: NIL, next: self.front };
 
-        match nodes.get_mut(self.front) {
+        match nodes.get_mut(self.front as usize) {
             Some(next) => next.links_mut().previous = index,
             None => self.back = index,
         }
@@ -68,22 +69,22 @@ impl<K> List<K> {
     }
 
     /// Takes a node, which is in the list, out.
-    pub fn remove<N: Linked<K>, A: Allocator>(&mut self, nodes: &mut Slab<N, A>, index: u32) {
-        let Some(node) = nodes.get_mut(index) else { return };
+    pub fn remove<N: Linked<K>>(&mut self, nodes: &mut [N], index: u32) {
+        let Some(node) = nodes.get_mut(index as usize) else { return };
         let Links { previous, next } = core::mem::replace(node.links_mut(), Links::NONE);
 
-        match nodes.get_mut(previous) {
+        match nodes.get_mut(previous as usize) {
             Some(node) => node.links_mut().next = next,
             None => self.front = next,
         }
-        match nodes.get_mut(next) {
+        match nodes.get_mut(next as usize) {
             Some(node) => node.links_mut().previous = previous,
             None => self.back = previous,
         }
     }
 
     /// Moves a node, which is in the list, to the front.
-    pub fn touch<N: Linked<K>, A: Allocator>(&mut self, nodes: &mut Slab<N, A>, index: u32) {
+    pub fn touch<N: Linked<K>>(&mut self, nodes: &mut [N], index: u32) {
         if self.front != index {
             self.remove(nodes, index);
             self.push_front(nodes, index);
@@ -92,9 +93,19 @@ impl<K> List<K> {
 }
 
 #[cfg(test)]
-mod tests {
-    use allocator_api2::alloc::Global;
+impl<K> List<K> {
+    /// The number of nodes in the list.
+    pub fn count<N: Linked<K>>(&self, nodes: &mut [N]) -> usize {
+        let next = |&index: &u32| {
+            let next = nodes[index as usize].links_mut().next;
+            (next != NIL).then_some(next)
+        };
+        core::iter::successors(self.front(), next).count()
+    }
+}
 
+#[cfg(test)]
+mod tests {
     use super::*;
 
     struct Node(Links);
@@ -105,27 +116,26 @@ mod tests {
         }
     }
 
-    fn forward(list: &List<()>, nodes: &Slab<Node, Global>) -> Vec<u32> {
+    fn forward(list: &List<()>, nodes: &[Node]) -> Vec<u32> {
         core::iter::successors(list.front(), |&i| {
-            let next = nodes.get(i).unwrap().0.next;
+            let next = nodes[i as usize].0.next;
             (next != NIL).then_some(next)
         })
         .collect()
     }
 
-    fn backward(list: &List<()>, nodes: &Slab<Node, Global>) -> Vec<u32> {
+    fn backward(list: &List<()>, nodes: &[Node]) -> Vec<u32> {
         core::iter::successors(list.back(), |&i| {
-            let previous = nodes.get(i).unwrap().0.previous;
+            let previous = nodes[i as usize].0.previous;
             (previous != NIL).then_some(previous)
         })
         .collect()
     }
 
-    fn three() -> (List<()>, Slab<Node, Global>) {
-        let mut nodes = Slab::new_in(3, Global).unwrap();
+    fn three() -> (List<()>, Vec<Node>) {
+        let mut nodes: Vec<_> = (0..3).map(|_| Node(Links::NONE)).collect();
         let mut list = List::new();
-        for _ in 0..3 {
-            let index = nodes.insert(Node(Links::NONE)).unwrap();
+        for index in 0..3 {
             list.push_front(&mut nodes, index);
         }
         (list, nodes)

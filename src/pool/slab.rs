@@ -4,96 +4,94 @@ use allocator_api2::alloc::Allocator;
 use allocator_api2::collections::TryReserveError;
 use allocator_api2::vec::Vec;
 
-use super::list::NIL;
+use super::list::{Linked, List};
 
-enum Entry<N> {
-    Used(N),
-    /// Not in use; holds the next entry that is not.
-    Free(u32),
-}
+/// The kind of list that the vacant nodes of a slab are in.
+pub enum Vacant {}
 
-/// A fixed number of places for nodes; a node keeps its index until it is removed.
+/// A fixed number of places for nodes, each under the index of its place.
 ///
-/// The memory is reserved when the slab is made and touched only when a place is used for the
-/// first time, so a large slab that is never filled costs no resident memory.
+/// A node that is no longer in use becomes vacant, and stays as it is until its place is needed:
+/// it can be occupied again. The place that has been vacant for the longest is needed first.
+///
+/// The memory is reserved when the slab is made and touched only when there is no vacant place, so
+/// a large slab that is never filled costs no resident memory.
 pub struct Slab<N, A: Allocator> {
-    entries: Vec<Entry<N>, A>,
-    /// The first free entry among those once used.
-    free: u32,
+    nodes: Vec<N, A>,
+    vacant: List<Vacant>,
     capacity: u32,
-    len: u32,
 }
 
-impl<N, A: Allocator> Slab<N, A> {
+impl<N: Linked<Vacant>, A: Allocator> Slab<N, A> {
     /// Reserves memory for `capacity` nodes.
     pub fn new_in(capacity: u32, allocator: A) -> Result<Self, TryReserveError> {
-        let mut entries = Vec::new_in(allocator);
-        entries.try_reserve_exact(capacity as usize)?;
-        Ok(Slab { entries, free: NIL, capacity, len: 0 })
+        let mut nodes = Vec::new_in(allocator);
+        nodes.try_reserve_exact(capacity as usize)?;
+        Ok(Slab { nodes, vacant: List::new(), capacity })
     }
 
-    /// The number of nodes.
-    pub fn len(&self) -> u32 {
-        self.len
-    }
-
-    /// Whether every place is taken.
+    /// Whether no node is vacant, and there is no place for another one.
     pub fn is_full(&self) -> bool {
-        self.len >= self.capacity
+        self.vacant.is_empty() && self.nodes.len() >= self.capacity as usize
     }
 
-    /// The node under an index.
+    /// The node under an index, vacant or not.
     pub fn get(&self, index: u32) -> Option<&N> {
-        match self.entries.get(index as usize) {
-            Some(Entry::Used(node)) => Some(node),
-            _ => None,
-        }
+        self.nodes.get(index as usize)
     }
 
-    /// The node under an index, to be changed.
+    /// The node under an index, vacant or not, to be changed.
     pub fn get_mut(&mut self, index: u32) -> Option<&mut N> {
-        match self.entries.get_mut(index as usize) {
-            Some(Entry::Used(node)) => Some(node),
-            _ => None,
-        }
+        self.nodes.get_mut(index as usize)
     }
 
-    /// Puts a node in; `None` if the slab is full.
+    /// All nodes, vacant or not, in the order of their indices.
+    pub fn nodes(&self) -> &[N] {
+        &self.nodes
+    }
+
+    /// All nodes, vacant or not, in the order of their indices, to be changed.
+    pub fn nodes_mut(&mut self) -> &mut [N] {
+        &mut self.nodes
+    }
+
+    /// The node that has been vacant for the longest.
+    pub fn vacant(&self) -> Option<u32> {
+        self.vacant.back()
+    }
+
+    /// Makes a node, which is in use and in no list, vacant.
+    pub fn vacate(&mut self, index: u32) {
+        self.vacant.push_front(&mut self.nodes, index);
+    }
+
+    /// Puts a vacant node, as it is, into use again.
+    pub fn occupy(&mut self, index: u32) {
+        self.vacant.remove(&mut self.nodes, index);
+    }
+
+    /// Puts a node in, instead of the one that has been vacant for the longest if there is one;
+    /// `None` if the slab is full.
     pub fn insert(&mut self, node: N) -> Option<u32> {
+        if let Some(index) = self.vacant() {
+            self.occupy(index);
+            *self.get_mut(index)? = node;
+            return Some(index);
+        }
         if self.is_full() {
             return None;
         }
-        let index = match self.entries.get_mut(self.free as usize) {
-            Some(entry) => {
-                let index = self.free;
-                if let Entry::Free(next) = *entry {
-                    self.free = next;
-                }
-                *entry = Entry::Used(node);
-                index
-            }
-            None => {
-                let index = u32::try_from(self.entries.len()).ok()?;
-                self.entries.push(Entry::Used(node));
-                index
-            }
-        };
-        self.len = self.len.saturating_add(1);
+        let index = u32::try_from(self.nodes.len()).ok()?;
+        self.nodes.push(node);
         Some(index)
     }
+}
 
-    /// Takes a node out; its index is free for another one.
-    pub fn remove(&mut self, index: u32) -> Option<N> {
-        let entry = self.entries.get_mut(index as usize)?;
-        if let Entry::Free(_) = entry {
-            return None;
-        }
-        let Entry::Used(node) = core::mem::replace(entry, Entry::Free(self.free)) else {
-            return None;
-        };
-        self.free = index;
-        self.len = self.len.saturating_sub(1);
-        Some(node)
+#[cfg(test)]
+impl<N: Linked<Vacant>, A: Allocator> Slab<N, A> {
+    /// The number of nodes in use.
+    pub fn count(&mut self) -> usize {
+        self.nodes.len() - self.vacant.count(&mut self.nodes)
     }
 }
 
@@ -101,23 +99,60 @@ impl<N, A: Allocator> Slab<N, A> {
 mod tests {
     use allocator_api2::alloc::Global;
 
+    use super::super::list::Links;
     use super::*;
+
+    struct Node(Links, char);
+
+    impl Linked<Vacant> for Node {
+        fn links_mut(&mut self) -> &mut Links {
+            &mut self.0
+        }
+    }
+
+    fn node(name: char) -> Node {
+        Node(Links::NONE, name)
+    }
 
     #[test]
     fn places_are_used_again() {
         let mut slab = Slab::new_in(2, Global).unwrap();
-        let a = slab.insert('a').unwrap();
-        let b = slab.insert('b').unwrap();
+        let a = slab.insert(node('a')).unwrap();
+        let b = slab.insert(node('b')).unwrap();
         assert!(slab.is_full());
-        assert_eq!(slab.insert('c'), None);
+        assert_eq!(slab.insert(node('c')), None);
 
-        assert_eq!(slab.remove(a), Some('a'));
-        assert_eq!(slab.remove(a), None);
-        assert_eq!(slab.get(a), None);
-        assert_eq!(slab.len(), 1);
+        slab.vacate(a);
+        assert!(!slab.is_full());
+        assert_eq!(slab.insert(node('d')), Some(a));
+        assert_eq!((slab.get(a).unwrap().1, slab.get(b).unwrap().1), ('d', 'b'));
+        assert!(slab.is_full());
+    }
 
-        assert_eq!(slab.insert('d'), Some(a));
-        assert_eq!((slab.get(a), slab.get(b)), (Some(&'d'), Some(&'b')));
+    #[test]
+    fn the_longest_vacant_place_is_used_first() {
+        let mut slab = Slab::new_in(3, Global).unwrap();
+        for name in ['a', 'b', 'c'] {
+            slab.insert(node(name)).unwrap();
+        }
+        for index in [1, 0, 2] {
+            slab.vacate(index);
+        }
+        assert_eq!(slab.vacant(), Some(1));
+        let places: Vec<_> = (0..3).filter_map(|_| slab.insert(node('d'))).collect();
+        assert_eq!(places, [1, 0, 2]);
+    }
+
+    #[test]
+    fn a_vacant_node_can_be_occupied_as_it_is() {
+        let mut slab = Slab::new_in(2, Global).unwrap();
+        let a = slab.insert(node('a')).unwrap();
+        let b = slab.insert(node('b')).unwrap();
+        slab.vacate(a);
+        slab.vacate(b);
+        slab.occupy(a);
+        assert_eq!(slab.get(a).unwrap().1, 'a');
+        assert_eq!(slab.insert(node('c')), Some(b));
         assert!(slab.is_full());
     }
 
@@ -125,19 +160,28 @@ mod tests {
     fn nothing_fits_into_none() {
         let mut slab = Slab::new_in(0, Global).unwrap();
         assert!(slab.is_full());
-        assert_eq!(slab.insert(1), None);
-        assert_eq!(slab.get(0), None);
-        assert_eq!(slab.remove(0), None);
+        assert_eq!(slab.insert(node('a')), None);
+        assert!(slab.get(0).is_none());
     }
 
     #[test]
     fn memory_is_not_moved() {
         let mut slab = Slab::new_in(100, Global).unwrap();
-        let first = slab.insert(0).unwrap();
+        let first = slab.insert(node('a')).unwrap();
         let address = core::ptr::from_ref(slab.get(first).unwrap());
-        for i in 1..100 {
-            slab.insert(i).unwrap();
+        for _ in 1..100 {
+            slab.insert(node('b')).unwrap();
         }
         assert!(core::ptr::eq(address, slab.get(first).unwrap()));
+    }
+
+    #[test]
+    fn memory_is_touched_when_it_is_needed() {
+        let mut slab = Slab::new_in(100, Global).unwrap();
+        for _ in 0..10 {
+            let index = slab.insert(node('a')).unwrap();
+            slab.vacate(index);
+        }
+        assert_eq!(slab.nodes().len(), 1);
     }
 }

@@ -26,9 +26,10 @@ impl<A: Allocator> Strings<A> {
         Length::try_from(string.len()).ok().filter(|&length| length <= self.size)
     }
 
-    /// The string of the node `index`, which was set with this length.
-    pub fn get(&self, index: u32, length: Length) -> Option<&[u8]> {
-        self.bytes.get(self.start(index)..)?.get(..length as usize)
+    /// Whether this is the string of the node `index`, which was set with this length.
+    pub fn is(&self, index: u32, length: Length, string: &[u8]) -> bool {
+        let own = self.bytes.get(self.start(index)..).and_then(|own| own.get(..length as usize));
+        own.is_some_and(|own| equal(own, string))
     }
 
     /// Sets the string of the node `index`.
@@ -49,6 +50,15 @@ impl<A: Allocator> Strings<A> {
     }
 }
 
+/// Whether two strings are equal. Most are server addresses, of 16 bytes (IPv4): two comparisons
+/// instead of a call.
+fn equal(a: &[u8], b: &[u8]) -> bool {
+    match (<&[u8; 16]>::try_from(a), <&[u8; 16]>::try_from(b)) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => a == b,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use allocator_api2::alloc::Global;
@@ -62,9 +72,26 @@ mod tests {
         strings.set(1, b"bbbb");
         strings.set(2, b"cccc");
         strings.set(1, b"dd");
-        assert_eq!(strings.get(0, 4), Some(&b"aaaa"[..]));
-        assert_eq!(strings.get(1, 2), Some(&b"dd"[..]));
-        assert_eq!(strings.get(2, 4), Some(&b"cccc"[..]));
+        assert!(strings.is(0, 4, b"aaaa"));
+        assert!(strings.is(1, 2, b"dd"));
+        assert!(strings.is(2, 4, b"cccc"));
+        assert!(!strings.is(2, 4, b"cccd"));
+        assert!(!strings.is(2, 4, b"ccc"));
+    }
+
+    #[test]
+    fn strings_of_all_lengths_are_compared() {
+        for length in 0..40 {
+            let mut strings = Strings::new_in(1, 40, Global).unwrap();
+            let mut string = vec![b'a'; length];
+            strings.set(0, &string);
+            assert!(strings.is(0, length as Length, &string));
+            for i in 0..length {
+                string[i] = b'b';
+                assert!(!strings.is(0, length as Length, &string));
+                string[i] = b'a';
+            }
+        }
     }
 
     #[test]

@@ -12,7 +12,8 @@ const NO_LIMIT: u32 = u32::MAX;
 const ANY_TIME: Deadline = Deadline::MAX;
 
 fn pool(connections: u32, slices: u32) -> Pool<u32, Global> {
-    let limits = Limits { connections, slices, key_length: 8, address_length: 8 };
+    let slices = Some(SliceLimits { slices, key_length: 8 });
+    let limits = Limits { connections, address_length: 8, slices };
     Pool::new_in(limits, Global).unwrap()
 }
 
@@ -33,13 +34,22 @@ fn put(
 fn put_until(
     pool: &mut Pool<u32, Global>,
     identity: &Identity<'_>,
+    what: (u32, Deadline),
+    limit: u32,
+) -> (Result<SlotIndex, Refused>, Vec<u32>) {
+    put_by(pool, identity, &mut Lookup::new(), what, limit)
+}
+
+fn put_by(
+    pool: &mut Pool<u32, Global>,
+    identity: &Identity<'_>,
+    lookup: &mut Lookup,
     (value, deadline): (u32, Deadline),
     limit: u32,
 ) -> (Result<SlotIndex, Refused>, Vec<u32>) {
-    let hashes = pool.hash(identity);
     let mut closed = Vec::new();
     loop {
-        match pool.put(identity, hashes, value, deadline, limit) {
+        match pool.put(|| *identity, lookup, value, deadline, limit) {
             Put::Kept(slot) => return (Ok(slot), closed),
             Put::Refused(refused) => return (Err(refused), closed),
             Put::Close(value) => closed.push(value),
@@ -65,10 +75,18 @@ fn take_at(
     identity: &Identity<'_>,
     now: Time,
 ) -> (Option<u32>, Vec<u32>) {
-    let hashes = pool.hash(identity);
+    take_by(pool, identity, &mut Lookup::new(), now)
+}
+
+fn take_by(
+    pool: &mut Pool<u32, Global>,
+    identity: &Identity<'_>,
+    lookup: &mut Lookup,
+    now: Time,
+) -> (Option<u32>, Vec<u32>) {
     let mut closed = Vec::new();
     loop {
-        match pool.take(identity, hashes, now) {
+        match pool.take(identity, lookup, now) {
             Take::Found(value) => return (Some(value), closed),
             Take::Nothing => return (None, closed),
             Take::Close(value) => closed.push(value),
@@ -120,15 +138,49 @@ fn another_identity_gets_nothing() {
 #[test]
 fn equal_hashes_are_not_equal_identities() {
     let mut pool = pool(8, 8);
-    let same = pool.hash(&id("a", "1"));
+    let hashes = Some(pool.hasher.hash(&id("a", "1")));
+    let same = || Lookup { hashes, ..Lookup::new() };
     let identities = [id("a", "1"), id("b", "1"), id("a", "2"), id("", "")];
     for (value, identity) in (0..).zip(&identities) {
-        assert!(matches!(pool.put(identity, same, value, ANY_TIME, NO_LIMIT), Put::Kept(_)));
+        let put = pool.put(|| *identity, &mut same(), value, ANY_TIME, NO_LIMIT);
+        assert!(matches!(put, Put::Kept(_)));
     }
-    assert_eq!(pool.take(&id("b", "2"), same, 0), Take::Nothing);
+    assert_eq!(pool.take(&id("b", "2"), &mut same(), 0), Take::Nothing);
     for (value, identity) in (0..).zip(&identities) {
-        assert_eq!(pool.take(identity, same, 0), Take::Found(value));
+        assert_eq!(pool.take(identity, &mut same(), 0), Take::Found(value));
     }
+}
+
+/// A request looked its slice up; when it is done, the place is another slice's.
+#[test]
+fn a_lookup_does_not_outlive_its_slice() {
+    let mut pool = pool(1, 1);
+    let (a, b) = (id("a", "1"), id("b", "1"));
+    let mut lookup = Lookup::new();
+    put_by(&mut pool, &a, &mut lookup, (1, ANY_TIME), NO_LIMIT).0.unwrap();
+    assert_eq!(take_by(&mut pool, &a, &mut lookup, 0), (Some(1), vec![]));
+    keep(&mut pool, &b, 2);
+    assert_eq!(take(&mut pool, &b), Some(2));
+
+    put_by(&mut pool, &a, &mut lookup, (1, ANY_TIME), NO_LIMIT).0.unwrap();
+    assert_eq!(take(&mut pool, &b), None);
+    assert_eq!(take(&mut pool, &a), Some(1));
+}
+
+/// The slice is still there, but the server's place is another server's.
+#[test]
+fn a_lookup_does_not_outlive_its_peer() {
+    let mut pool = pool(1, 1);
+    let (one, two) = (id("a", "1"), id("a", "2"));
+    let mut lookup = Lookup::new();
+    put_by(&mut pool, &one, &mut lookup, (1, ANY_TIME), NO_LIMIT).0.unwrap();
+    assert_eq!(take_by(&mut pool, &one, &mut lookup, 0), (Some(1), vec![]));
+    keep(&mut pool, &two, 2);
+    assert_eq!(take(&mut pool, &two), Some(2));
+
+    put_by(&mut pool, &one, &mut lookup, (1, ANY_TIME), NO_LIMIT).0.unwrap();
+    assert_eq!(take(&mut pool, &two), None);
+    assert_eq!(take(&mut pool, &one), Some(1));
 }
 
 #[test]
@@ -258,14 +310,30 @@ fn pop_empties_the_pool_from_the_oldest() {
 
 #[test]
 fn each_pool_has_its_own_seed() {
-    let seen: HashSet<u32> = (0..8).map(|_| pool(1, 1).hash(&id("a", "1")).slice).collect();
+    let seen: HashSet<u32> = (0..8).map(|_| pool(1, 1).hasher.hash(&id("a", "1")).slice).collect();
     assert!(seen.len() > 1);
+}
+
+#[derive(Debug, Default, PartialEq)]
+struct Used {
+    connections: usize,
+    peers: usize,
+    slices: usize,
+}
+
+/// What is in use, which is what is not empty.
+fn used(pool: &mut Pool<u32, Global>) -> Used {
+    let connections = pool.slots.count();
+    assert_eq!(connections, pool.slots.nodes().iter().filter(|slot| slot.peer != NIL).count());
+    let slices = pool.slices.as_mut().map_or(connections.min(1), Slices::count);
+    Used { connections, peers: pool.peers.count(), slices }
 }
 
 /// The same rules, written down as simply as possible: a list, the most recently saved first, and
 /// the order in which keys were used.
 struct Naive {
     limits: Limits,
+    slices: SliceLimits,
     idle: Vec<(Own, u32, Deadline)>,
     used: Vec<Vec<u8>>,
 }
@@ -325,16 +393,16 @@ impl Naive {
         while self.count(&id.key) > 0 && self.count(&id.key) >= limit as usize {
             closed.push(self.close_last(|idle| idle.key == id.key));
         }
-        if limit == 0 || self.limits.connections == 0 || self.limits.slices == 0 {
+        if limit == 0 || self.limits.connections == 0 || self.slices.slices == 0 {
             return (Err(Refused::Limit), closed);
         }
-        if id.key.len() > self.limits.key_length as usize {
+        if id.key.len() > self.slices.key_length as usize {
             return (Err(Refused::KeyLength), closed);
         }
         if id.address.len() > self.limits.address_length as usize {
             return (Err(Refused::AddressLength), closed);
         }
-        if self.count(&id.key) == 0 && self.keys().len() >= self.limits.slices as usize {
+        if self.count(&id.key) == 0 && self.keys().len() >= self.slices.slices as usize {
             let keys = self.keys();
             let key = self.used.iter().rfind(|key| keys.contains(&key[..])).unwrap().clone();
             while self.count(&key) > 0 {
@@ -350,6 +418,15 @@ impl Naive {
     }
 }
 
+/// The lookup of an identity that was made when it was first needed.
+fn remembered<'a>(lookups: &'a mut Vec<(Own, Lookup)>, own: &Own) -> &'a mut Lookup {
+    let i = lookups.iter().position(|(known, _)| known == own).unwrap_or_else(|| {
+        lookups.push((own.clone(), Lookup::new()));
+        lookups.len() - 1
+    });
+    &mut lookups[i].1
+}
+
 #[derive(Clone, Debug)]
 enum Operation {
     Take(Own),
@@ -358,6 +435,19 @@ enum Operation {
     /// The nth idle connection is closed by its upstream.
     Remove(usize),
     Pop,
+}
+
+impl Operation {
+    fn without_key(&mut self) {
+        match self {
+            Operation::Take(own) => own.key.clear(),
+            Operation::Put(own, limit, _) => {
+                own.key.clear();
+                *limit = NO_LIMIT;
+            }
+            Operation::Remove(_) | Operation::Pop => {}
+        }
+    }
 }
 
 fn own() -> impl Strategy<Value = Own> {
@@ -401,26 +491,38 @@ proptest! {
     #[test]
     fn the_pool_is_the_naive_one(
         connections in 0..12u32,
-        slices in 0..6u32,
+        slices in proptest::option::weighted(0.8, 0..6u32),
         key_length in 0..4u16,
         address_length in 1..4u16,
         operations in operations(),
     ) {
-        let limits = Limits { connections, slices, key_length, address_length };
+        let slices = slices.map(|slices| SliceLimits { slices, key_length });
+        let limits = Limits { connections, address_length, slices };
         let mut pool = Pool::new_in(limits, Global).unwrap();
-        let mut naive = Naive { limits, idle: Vec::new(), used: Vec::new() };
+        // Without slices, everything has the same key, and only connections are limited.
+        let unlimited = SliceLimits { slices: u32::MAX, key_length: Length::MAX };
+        let slices = slices.unwrap_or(unlimited);
+        let mut naive = Naive { limits, slices, idle: Vec::new(), used: Vec::new() };
         let mut slots = std::collections::HashMap::new();
+        // As requests have them: begun some time ago, when the pool was another.
+        let mut lookups: Vec<(Own, Lookup)> = Vec::new();
 
-        for (value, operation) in (0..).zip(operations) {
+        for (value, mut operation) in (0..).zip(operations) {
+            if limits.slices.is_none() {
+                operation.without_key();
+            }
             let now = Time::from(value);
             match operation {
                 Operation::Take(own) => {
                     let expected = naive.take(&own, now);
-                    prop_assert_eq!(take_at(&mut pool, &own.identity(), now), expected);
+                    let lookup = remembered(&mut lookups, &own);
+                    prop_assert_eq!(take_by(&mut pool, &own.identity(), lookup, now), expected);
                 }
                 Operation::Put(own, limit, time) => {
                     let what = (value, time.map_or(ANY_TIME, |time| now + time));
-                    let (answer, closed) = put_until(&mut pool, &own.identity(), what, limit);
+                    let lookup = remembered(&mut lookups, &own);
+                    let (answer, closed) =
+                        put_by(&mut pool, &own.identity(), lookup, what, limit);
                     let expected = naive.put(&own, what, limit);
                     prop_assert_eq!((answer.map(|_| ()), closed), expected);
                     if let Ok(slot) = answer {
@@ -443,10 +545,11 @@ proptest! {
                 }
             }
             // Promise 2: the counts are those of the naive pool, and within the limits.
-            prop_assert_eq!(pool.slots.len() as usize, naive.idle.len());
-            prop_assert_eq!(pool.slices.len() as usize, naive.keys().len());
-            prop_assert!(pool.slots.len() <= connections && pool.slices.len() <= slices);
-            prop_assert!(pool.peers.len() <= pool.slots.len());
+            let Used { connections: kept, peers, slices: used } = used(&mut pool);
+            prop_assert_eq!(kept, naive.idle.len());
+            prop_assert_eq!(used, naive.keys().len());
+            prop_assert!(kept <= connections as usize && used <= slices.slices as usize);
+            prop_assert!(peers <= kept);
         }
 
         // Nothing was lost: what is left comes out in the order in which it was saved.
@@ -454,6 +557,6 @@ proptest! {
             prop_assert_eq!(Some(value), naive.idle.pop().map(|(_, value, _)| value));
         }
         prop_assert!(naive.idle.is_empty());
-        prop_assert_eq!((pool.slices.len(), pool.peers.len()), (0, 0));
+        prop_assert_eq!(used(&mut pool), Used::default());
     }
 }

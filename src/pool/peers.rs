@@ -1,0 +1,155 @@
+//! The peers: what connections of one slice are to one server address, by one protocol.
+
+use core::num::NonZeroU64;
+
+use allocator_api2::alloc::Allocator;
+use allocator_api2::collections::TryReserveError;
+
+use super::index::{Index, Indexed, Place};
+use super::list::{InPeer, Linked, Links, List};
+use super::slab::{Slab, Vacant};
+use super::strings::{Length, Strings};
+use super::{Identity, Protocol};
+
+/// A peer; vacant while it has no connections.
+pub struct Peer {
+    place: Place,
+    vacant: Links,
+    /// Its idle connections, the most recently saved one first.
+    pub slots: List<InPeer>,
+    /// Its number among all peers and slices.
+    pub birth: NonZeroU64,
+    handler: usize,
+    location: usize,
+    /// Its slice, if there are any. The place may be that of another slice by now, if this peer is
+    /// vacant.
+    pub slice: u32,
+    address_length: Length,
+    tls: bool,
+}
+
+/// The peers of a pool.
+pub struct Peers<A: Allocator> {
+    nodes: Slab<Peer, A>,
+    addresses: Strings<A>,
+    index: Index<A>,
+}
+
+impl<A: Allocator + Clone> Peers<A> {
+    /// Allocates memory for as many peers, and addresses of this length.
+    pub fn new_in(
+        capacity: u32,
+        address_length: Length,
+        allocator: A,
+    ) -> Result<Self, TryReserveError> {
+        Ok(Peers {
+            nodes: Slab::new_in(capacity, allocator.clone())?,
+            addresses: Strings::new_in(capacity, address_length, allocator.clone())?,
+            index: Index::new_in(capacity, allocator)?,
+        })
+    }
+}
+
+impl<A: Allocator> Peers<A> {
+    /// The peer under an index, vacant or not.
+    pub fn get(&self, index: u32) -> Option<&Peer> {
+        self.nodes.get(index)
+    }
+
+    /// The peer under an index, vacant or not, to be changed.
+    pub fn get_mut(&mut self, index: u32) -> Option<&mut Peer> {
+        self.nodes.get_mut(index)
+    }
+
+    /// Whether a peer has the address and the protocol of an identity.
+    pub fn is(&self, index: u32, peer: &Peer, identity: &Identity<'_>) -> bool {
+        let Protocol { handler, location, tls } = identity.protocol;
+        peer.handler == handler
+            && peer.location == location
+            && peer.tls == tls
+            && self.addresses.is(index, peer.address_length, identity.address)
+    }
+
+    /// The peer with the address and the protocol of an identity, in a slice for which `same` is
+    /// true.
+    pub fn find(
+        &self,
+        identity: &Identity<'_>,
+        hash: u32,
+        same: impl Fn(u32) -> bool,
+    ) -> Option<u32> {
+        self.index.find(self.nodes.nodes(), hash, |index, peer| {
+            self.is(index, peer, identity) && same(peer.slice)
+        })
+    }
+
+    /// Whether an address is not too long to be kept.
+    pub fn fits(&self, address: &[u8]) -> bool {
+        self.addresses.fit(address).is_some()
+    }
+
+    /// A new peer, which is vacant, as long as it has no connections.
+    pub fn insert(
+        &mut self,
+        identity: &Identity<'_>,
+        hash: u32,
+        slice: u32,
+        birth: NonZeroU64,
+    ) -> Option<u32> {
+        if let Some(old) = self.nodes.vacant() {
+            self.index.remove(self.nodes.nodes_mut(), old);
+        }
+        let Protocol { handler, location, tls } = identity.protocol;
+        let peer = self.nodes.insert(Peer {
+            place: Place::new(hash),
+            vacant: Links::NONE,
+            slots: List::new(),
+            birth,
+            handler,
+            location,
+            slice,
+            address_length: self.addresses.fit(identity.address)?,
+            tls,
+        })?;
+        self.addresses.set(peer, identity.address);
+        self.index.insert(self.nodes.nodes_mut(), peer);
+        self.nodes.vacate(peer);
+        Some(peer)
+    }
+
+    /// A peer's last connection has left.
+    pub fn vacate(&mut self, index: u32) {
+        self.nodes.vacate(index);
+    }
+
+    /// A peer's first connection has come.
+    pub fn occupy(&mut self, index: u32) {
+        self.nodes.occupy(index);
+    }
+}
+
+impl Linked<Vacant> for Peer {
+    fn links_mut(&mut self) -> &mut Links {
+        &mut self.vacant
+    }
+}
+
+impl Indexed for Peer {
+    fn place(&self) -> Place {
+        self.place
+    }
+
+    fn place_mut(&mut self) -> &mut Place {
+        &mut self.place
+    }
+}
+
+#[cfg(test)]
+impl<A: Allocator> Peers<A> {
+    /// The number of peers in use, which are those that are not empty.
+    pub fn count(&mut self) -> usize {
+        let used = self.nodes.nodes().iter().filter(|peer| !peer.slots.is_empty()).count();
+        assert_eq!(self.nodes.count(), used);
+        used
+    }
+}
