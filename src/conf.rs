@@ -55,13 +55,18 @@ pub struct MainConf {
 /// The module's configuration of one upstream.
 #[repr(C)]
 pub struct ServerConf {
-    /// `keepalive_requests`, or [`UNSET`].
-    requests: ngx_uint_t,
-    /// `keepalive_time` in milliseconds, or [`UNSET`].
-    time: ngx_msec_t,
+    /// `keepalive_requests`: most requests through one connection. [`UNSET`] until the upstream is
+    /// initialised.
+    pub(crate) requests: ngx_uint_t,
+    /// `keepalive_time`: the age up to which a connection is kept, in milliseconds. [`UNSET`] until
+    /// the upstream is initialised.
+    pub(crate) time: ngx_msec_t,
     /// `keepalive_timeout` in milliseconds, or [`UNSET`].
     timeout: ngx_msec_t,
     hints: Option<HintsParams>,
+    /// By how much nginx closes before the server, if it follows the server's `Keep-Alive` header;
+    /// in milliseconds. Set when the upstream is initialised.
+    pub(crate) hints_margin: Option<u64>,
     keepalive: Option<Keepalive>,
     /// What `peer.init_upstream` was; only for an upstream that is made at run time.
     original_init_upstream: ngx_http_upstream_init_pt,
@@ -84,6 +89,7 @@ impl Default for ServerConf {
             time: UNSET,
             timeout: UNSET,
             hints: None,
+            hints_margin: None,
             keepalive: None,
             original_init_upstream: None,
             original_init_peer: None,
@@ -101,29 +107,24 @@ impl ServerConf {
         self.keepalive.as_ref()
     }
 
-    /// Most requests through one connection.
-    pub(crate) fn requests(&self) -> ngx_uint_t {
-        if self.requests == UNSET { REQUESTS } else { self.requests }
-    }
-
-    /// The age up to which a connection is kept, in milliseconds.
-    pub(crate) fn time(&self) -> ngx_msec_t {
-        if self.time == UNSET { TIME } else { self.time }
-    }
-
     /// How long a connection may be idle, in milliseconds; `None` if for any time.
     pub(crate) fn timeout(&self) -> Option<u64> {
         (self.timeout != UNSET).then_some(self.timeout as u64)
     }
 
-    /// By how much nginx closes before the server, if it follows the server's `Keep-Alive`
-    /// header; in milliseconds.
-    pub(crate) fn hints_margin(&self) -> Option<u64> {
-        match self.hints {
+    /// Sets what the configuration does not say.
+    fn set_defaults(&mut self) {
+        if self.requests == UNSET {
+            self.requests = REQUESTS;
+        }
+        if self.time == UNSET {
+            self.time = TIME;
+        }
+        self.hints_margin = match self.hints {
             None | Some(HintsParams::On(None)) => Some(HINTS_MARGIN),
             Some(HintsParams::On(Some(margin))) => Some(margin as u64),
             Some(HintsParams::Off) => None,
-        }
+        };
     }
 }
 
@@ -370,6 +371,7 @@ unsafe fn init_upstream(
         let conf = conf.as_ptr();
         let Some(keepalive) = (*conf).keepalive() else { return Some(()) };
         let limits = keepalive.limits(longest_address(&*upstream));
+        (*conf).set_defaults();
 
         let allocator = ngx::core::Pool::from_ngx_pool((*cf).pool);
         let size = (limits.connections as usize).checked_mul(size_of::<Idle>())?;

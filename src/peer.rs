@@ -84,7 +84,7 @@ pub unsafe extern "C" fn init(
             conf,
             request: r,
             key,
-            lookup: Lookup::new(),
+            lookup: Lookup::default(),
             balancer: Balancer {
                 data: (*pc).data,
                 get: (*pc).get,
@@ -104,12 +104,12 @@ pub unsafe extern "C" fn init(
         (*pc).free = Some(free);
         #[cfg(ngx_peer_notify)]
         {
-            (*pc).notify = (*pc).notify.and(Some(notify));
+            (*pc).notify = Some(notify);
         }
         #[cfg(ngx_peer_session)]
         {
-            (*pc).set_session = (*pc).set_session.and(Some(set_session));
-            (*pc).save_session = (*pc).save_session.and(Some(save_session));
+            (*pc).set_session = Some(set_session);
+            (*pc).save_session = Some(save_session);
         }
         nginx::OK
     }
@@ -290,7 +290,7 @@ unsafe fn take(
     unsafe {
         let conf = (*peer).conf.as_ptr();
         let identity = identity(peer, pc, (*peer).key?);
-        (*peer).lookup = Lookup::new();
+        (*peer).lookup = Lookup::default();
 
         loop {
             let pool = (*conf).pool.as_mut()?;
@@ -326,8 +326,8 @@ unsafe fn is_reusable(
             && (*read).timedout() == 0
             && (*write).error() == 0
             && (*write).timedout() == 0
-            && (*c).requests < (*conf).requests()
-            && ngx_current_msec.wrapping_sub((*c).start_time) <= (*conf).time()
+            && (*c).requests < (*conf).requests
+            && ngx_current_msec.wrapping_sub((*c).start_time) <= (*conf).time
             && (*upstream).keepalive() != 0
             && (*upstream).request_body_sent() != 0
             && ngx_terminate == 0
@@ -405,7 +405,7 @@ unsafe fn idle_limit(peer: *mut Peer, pc: *mut ngx_peer_connection_t) -> Option<
     // reusable (`keepalive`).
     unsafe {
         let conf = (*peer).conf.as_ptr();
-        match (*conf).hints_margin() {
+        match (*conf).hints_margin {
             Some(margin) if has_hints(&*upstream_of(pc)) => {
                 hinted_limit(pc, (*conf).timeout(), margin)
             }

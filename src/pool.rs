@@ -26,10 +26,10 @@ use allocator_api2::alloc::Allocator;
 pub use allocator_api2::collections::TryReserveError;
 
 use self::hasher::{Hasher, Hashes};
-use self::list::{InPeer, InSlice, Linked, Links, List, NIL};
+use self::list::{InPool, List, NIL};
 use self::peers::{Peer, Peers};
-use self::slab::{Slab, Vacant};
 use self::slices::Slices;
+use self::slots::{Slot, Slots};
 pub use self::strings::Length;
 
 mod hasher;
@@ -38,6 +38,7 @@ mod list;
 mod peers;
 mod slab;
 mod slices;
+mod slots;
 mod strings;
 
 /// The limits that hold for a pool as a whole; memory is allocated for them.
@@ -100,9 +101,9 @@ pub struct Lookup {
     found_at: NonZeroU64,
 }
 
-impl Lookup {
+impl Default for Lookup {
     /// The beginning.
-    pub const fn new() -> Self {
+    fn default() -> Self {
         Lookup { hashes: None, peer: NIL, found_at: NonZeroU64::MIN }
     }
 }
@@ -152,18 +153,6 @@ pub enum Refused {
     AddressLength,
 }
 
-/// One idle connection.
-struct Slot<T> {
-    value: T,
-    deadline: Deadline,
-    in_peer: Links,
-    in_slice: Links,
-    /// In the list of all, or of vacant ones.
-    in_pool: Links,
-    /// [`NIL`] if there is no connection.
-    peer: u32,
-}
-
 /// The memory of a connection besides that of its slice and of its server address, in bytes.
 pub const CONNECTION_SIZE: usize =
     size_of::<Slot<core::ptr::NonNull<u8>>>() + size_of::<Peer>() + size_of::<u32>();
@@ -172,13 +161,13 @@ pub const CONNECTION_SIZE: usize =
 // (IPv6), and the 16 bytes that a caller may want to keep.
 const _: () = assert!(CONNECTION_SIZE + 28 + 16 <= 152);
 
-/// The kind of list that all idle connections are in.
-enum InPool {}
-
 /// Idle connections of the type `T`, in slices.
 pub struct Pool<T, A: Allocator> {
-    slots: Slab<Slot<T>, A>,
+    slots: Slots<T, A>,
     recently_saved: List<InPool>,
+    /// The slot of the connection that was saved by the last operation: it often is the first to be
+    /// taken again, so it is in no list and counted nowhere yet. [`NIL`] if there is none.
+    last: u32,
     peers: Peers<A>,
     slices: Option<Slices<A>>,
     hasher: Hasher,
@@ -198,8 +187,9 @@ impl<T: Copy, A: Allocator + Clone> Pool<T, A> {
     pub fn new_in(limits: Limits, allocator: A) -> Result<Self, TryReserveError> {
         let Limits { connections, address_length, slices } = limits;
         Ok(Pool {
-            slots: Slab::new_in(connections, allocator.clone())?,
+            slots: Slots::new_in(connections, allocator.clone())?,
             recently_saved: List::new(),
+            last: NIL,
             // A peer in use holds one connection at least.
             peers: Peers::new_in(connections, address_length, allocator.clone())?,
             slices: match slices {
@@ -221,15 +211,10 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
     /// `lookup` is new, or of this identity in this pool.
     pub fn take(&mut self, identity: &Identity<'_>, lookup: &mut Lookup, now: Time) -> Take<T> {
         let Some(peer) = self.find(identity, lookup) else { return Take::Nothing };
-        let Some(index) = self.peers.get(peer).and_then(|peer| peer.slots.front()) else {
-            return Take::Nothing;
-        };
-        let expired = self.slots.get(index).is_some_and(|slot| slot.deadline <= now);
-        match self.take_out(index, !expired) {
-            Some(value) if expired => Take::Close(value),
-            Some(value) => Take::Found(value),
-            None => Take::Nothing,
-        }
+        let Some((index, slot)) = self.front(peer) else { return Take::Nothing };
+        let (value, expired) = (slot.value, slot.deadline <= now);
+        self.take_out(index, !expired);
+        if expired { Take::Close(value) } else { Take::Found(value) }
     }
 
     /// Keeps a connection under an identity until its deadline, if no limit forbids it.
@@ -246,6 +231,7 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
         deadline: Deadline,
         slice_limit: u32,
     ) -> Put<T> {
+        self.settle();
         let found = self.found_before(lookup);
         let room = found.filter(|&peer| !self.slots.is_full() && !self.over(peer, slice_limit));
         match room.and_then(|peer| self.keep(peer, value, deadline)) {
@@ -256,15 +242,21 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
 
     /// Removes the connection that is kept in a slot.
     pub fn remove(&mut self, slot: SlotIndex) -> Option<T> {
-        self.take_out(slot.0, false)
+        let SlotIndex(index) = slot;
+        let slot = self.slots.get(index).filter(|slot| slot.peer != NIL)?;
+        let value = slot.value;
+        self.take_out(index, false);
+        Some(value)
     }
 
     /// Removes any connection, the least recently saved one first.
     pub fn pop(&mut self) -> Option<T> {
-        self.recently_saved.back().and_then(|slot| self.take_out(slot, false))
+        self.settle();
+        self.recently_saved.back().and_then(|slot| self.remove(SlotIndex(slot)))
     }
 
     /// The peer of this identity, which may be vacant.
+    #[inline(always)]
     fn find(&self, identity: &Identity<'_>, lookup: &mut Lookup) -> Option<u32> {
         if let Some(peer) = self.found_before(lookup) {
             return Some(peer);
@@ -280,6 +272,7 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
 
     /// What was found by an earlier call, if neither its place nor its slice's is that of another
     /// one by now.
+    #[inline(always)]
     fn found_before(&self, lookup: &Lookup) -> Option<u32> {
         let peer = self.peers.get(lookup.peer)?;
         let mut same = peer.birth <= lookup.found_at;
@@ -296,6 +289,7 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
         same.then_some(self.recent)
     }
 
+    #[inline(never)]
     fn search(&self, identity: &Identity<'_>, lookup: &mut Lookup) -> Option<u32> {
         let hash = self.hashes(identity, lookup).peer;
         match &self.slices {
@@ -316,12 +310,37 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
         }
     }
 
+    /// The most recently saved connection of a peer.
+    fn front(&self, peer: u32) -> Option<(u32, &Slot<T>)> {
+        if let Some(slot) = self.slots.get(self.last).filter(|slot| slot.peer == peer) {
+            return Some((self.last, slot));
+        }
+        let index = self.peers.get(peer)?.slots.front()?;
+        Some((index, self.slots.get(index)?))
+    }
+
     /// Takes a connection out, to be used, or to be closed.
-    fn take_out(&mut self, index: u32, used: bool) -> Option<T> {
+    fn take_out(&mut self, index: u32, used: bool) {
+        if index == self.last {
+            self.last = NIL;
+            self.touch(index);
+        } else {
+            self.settle();
+            self.unlink(index, used);
+        }
+        self.slots.release(index);
+    }
+
+    /// Marks the slice of a connection as used, which keeping it would have done.
+    fn touch(&mut self, index: u32) -> Option<()> {
+        let slices = self.slices.as_mut()?;
+        slices.touch(self.peers.get(self.slots.get(index)?.peer)?.slice);
+        Some(())
+    }
+
+    fn unlink(&mut self, index: u32, used: bool) -> Option<()> {
         let slots = self.slots.nodes_mut();
-        let slot = slots.get_mut(index as usize)?;
-        let value = slot.value;
-        let peer_index = core::mem::replace(&mut slot.peer, NIL);
+        let peer_index = slots.get(index as usize)?.peer;
         let peer = self.peers.get_mut(peer_index)?;
 
         peer.slots.remove(slots, index);
@@ -329,26 +348,31 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
         if let Some(slices) = &mut self.slices {
             slices.leave(peer.slice, slots, index, used);
         }
-        let is_empty = peer.slots.is_empty();
-
-        self.slots.vacate(index);
-        if is_empty {
+        if peer.slots.is_empty() {
             self.peers.vacate(peer_index);
         }
-        Some(value)
+        Some(())
     }
 
-    /// Puts a connection into a peer. There is room for it.
-    fn keep(&mut self, peer_index: u32, value: T, deadline: Deadline) -> Option<SlotIndex> {
-        let index = self.slots.insert(Slot {
-            value,
-            deadline,
-            in_peer: Links::NONE,
-            in_slice: Links::NONE,
-            in_pool: Links::NONE,
-            peer: peer_index,
-        })?;
+    /// Keeps a connection for a peer. There is room for it.
+    fn keep(&mut self, peer: u32, value: T, deadline: Deadline) -> Option<SlotIndex> {
+        self.last = self.slots.insert(value, deadline, peer)?;
+        self.recent = peer;
+        Some(SlotIndex(self.last))
+    }
+
+    /// Puts the connection that was saved last where the others are. Whatever does not take just
+    /// that one out again begins with this.
+    fn settle(&mut self) {
+        if self.last != NIL {
+            let index = core::mem::replace(&mut self.last, NIL);
+            self.link(index);
+        }
+    }
+
+    fn link(&mut self, index: u32) -> Option<()> {
         let slots = self.slots.nodes_mut();
+        let peer_index = slots.get(index as usize)?.peer;
         let peer = self.peers.get_mut(peer_index)?;
         let was_empty = peer.slots.is_empty();
 
@@ -360,8 +384,7 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
         if was_empty {
             self.peers.occupy(peer_index);
         }
-        self.recent = peer_index;
-        Some(SlotIndex(index))
+        Some(())
     }
 
     /// Like [`Self::put`], where something is in the way or not there.
@@ -444,7 +467,7 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
     }
 
     fn close(&mut self, victim: u32) -> Put<T> {
-        match self.take_out(victim, false) {
+        match self.remove(SlotIndex(victim)) {
             Some(value) => Put::Close(value),
             None => Put::Refused(Refused::Limit),
         }
@@ -468,30 +491,6 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
         };
         self.births = self.births.saturating_add(1);
         self.peers.insert(identity, hashes.peer, slice, self.births)
-    }
-}
-
-impl<T> Linked<InPeer> for Slot<T> {
-    fn links_mut(&mut self) -> &mut Links {
-        &mut self.in_peer
-    }
-}
-
-impl<T> Linked<InSlice> for Slot<T> {
-    fn links_mut(&mut self) -> &mut Links {
-        &mut self.in_slice
-    }
-}
-
-impl<T> Linked<InPool> for Slot<T> {
-    fn links_mut(&mut self) -> &mut Links {
-        &mut self.in_pool
-    }
-}
-
-impl<T> Linked<Vacant> for Slot<T> {
-    fn links_mut(&mut self) -> &mut Links {
-        &mut self.in_pool
     }
 }
 

@@ -22,6 +22,9 @@ pub enum InPeer {}
 /// The kind of list that the connections of a slice are in.
 pub enum InSlice {}
 
+/// The kind of list that all connections of a pool are in.
+pub enum InPool {}
+
 /// A node that can be in a list of the kind `K`.
 pub trait Linked<K> {
     /// The node's links in that list.

@@ -88,6 +88,7 @@ impl<N: Linked<Vacant>, A: Allocator> Slab<N, A> {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects)]
 impl<N: Linked<Vacant>, A: Allocator> Slab<N, A> {
     /// The number of nodes in use.
     pub fn count(&mut self) -> usize {

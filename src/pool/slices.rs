@@ -123,6 +123,13 @@ impl<A: Allocator> Slices<A> {
         }
     }
 
+    /// Marks a slice as used, if it is in use.
+    pub fn touch(&mut self, index: u32) {
+        if self.nodes.get(index).is_some_and(|slice| slice.count != 0) {
+            self.recently_used.touch(self.nodes.nodes_mut(), index);
+        }
+    }
+
     /// Takes a connection out of a slice: to be used, or to be closed.
     pub fn leave<N: Linked<InSlice>>(
         &mut self,

@@ -1,0 +1,150 @@
+//! The slots: one for each idle connection.
+
+use allocator_api2::alloc::Allocator;
+use allocator_api2::collections::TryReserveError;
+use allocator_api2::vec::Vec;
+
+use super::Deadline;
+use super::list::{InPeer, InPool, InSlice, Linked, Links, NIL};
+
+/// One idle connection.
+pub struct Slot<T> {
+    /// The connection.
+    pub value: T,
+    /// When it is no longer used.
+    pub deadline: Deadline,
+    in_peer: Links,
+    in_slice: Links,
+    in_pool: Links,
+    /// Its peer; [`NIL`] if there is no connection.
+    pub peer: u32,
+    /// The next one of those without a connection.
+    free: u32,
+}
+
+/// The slots of a pool, in memory that is reserved once, and touched only when no slot that was
+/// used before is free.
+pub struct Slots<T, A: Allocator> {
+    slots: Vec<Slot<T>, A>,
+    free: u32,
+    capacity: u32,
+}
+
+impl<T, A: Allocator> Slots<T, A> {
+    /// Reserves memory for `capacity` slots.
+    pub fn new_in(capacity: u32, allocator: A) -> Result<Self, TryReserveError> {
+        let mut slots = Vec::new_in(allocator);
+        slots.try_reserve_exact(capacity as usize)?;
+        Ok(Slots { slots, free: NIL, capacity })
+    }
+
+    /// Whether each slot has a connection.
+    pub fn is_full(&self) -> bool {
+        self.free == NIL && self.slots.len() >= self.capacity as usize
+    }
+
+    /// The slot under an index.
+    pub fn get(&self, index: u32) -> Option<&Slot<T>> {
+        self.slots.get(index as usize)
+    }
+
+    /// All slots, in the order of their indices, to be changed.
+    pub fn nodes_mut(&mut self) -> &mut [Slot<T>] {
+        &mut self.slots
+    }
+
+    /// Puts a connection into a slot, which is then in no list; `None` if all are full.
+    pub fn insert(&mut self, value: T, deadline: Deadline, peer: u32) -> Option<u32> {
+        if let Some(slot) = self.slots.get_mut(self.free as usize) {
+            let index = core::mem::replace(&mut self.free, slot.free);
+            slot.value = value;
+            slot.deadline = deadline;
+            slot.peer = peer;
+            return Some(index);
+        }
+        if self.is_full() {
+            return None;
+        }
+        let index = u32::try_from(self.slots.len()).ok()?;
+        let (in_peer, in_slice, in_pool) = (Links::NONE, Links::NONE, Links::NONE);
+        self.slots.push(Slot { value, deadline, in_peer, in_slice, in_pool, peer, free: NIL });
+        Some(index)
+    }
+
+    /// A connection has left its slot, and its lists.
+    pub fn release(&mut self, index: u32) {
+        if let Some(slot) = self.slots.get_mut(index as usize) {
+            slot.peer = NIL;
+            slot.free = core::mem::replace(&mut self.free, index);
+        }
+    }
+}
+
+impl<T> Linked<InPeer> for Slot<T> {
+    fn links_mut(&mut self) -> &mut Links {
+        &mut self.in_peer
+    }
+}
+
+impl<T> Linked<InSlice> for Slot<T> {
+    fn links_mut(&mut self) -> &mut Links {
+        &mut self.in_slice
+    }
+}
+
+impl<T> Linked<InPool> for Slot<T> {
+    fn links_mut(&mut self) -> &mut Links {
+        &mut self.in_pool
+    }
+}
+
+#[cfg(test)]
+impl<T, A: Allocator> Slots<T, A> {
+    /// The number of slots with a connection.
+    pub fn count(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.peer != NIL).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use allocator_api2::alloc::Global;
+
+    use super::*;
+
+    #[test]
+    fn slots_are_used_again() {
+        let mut slots = Slots::new_in(2, Global).unwrap();
+        let a = slots.insert('a', 1, 7).unwrap();
+        let b = slots.insert('b', 2, 8).unwrap();
+        assert!(slots.is_full());
+        assert_eq!(slots.insert('c', 3, 9), None);
+
+        slots.release(a);
+        assert!(!slots.is_full());
+        assert_eq!((slots.get(a).unwrap().peer, slots.count()), (NIL, 1));
+        assert_eq!(slots.insert('d', 4, 10), Some(a));
+        let contents = |slot: &Slot<char>| (slot.value, slot.deadline, slot.peer);
+        assert_eq!(contents(slots.get(a).unwrap()), ('d', 4, 10));
+        assert_eq!(contents(slots.get(b).unwrap()), ('b', 2, 8));
+        assert!(slots.is_full());
+    }
+
+    #[test]
+    fn nothing_fits_into_none() {
+        let mut slots = Slots::new_in(0, Global).unwrap();
+        assert!(slots.is_full());
+        assert_eq!(slots.insert('a', 1, 7), None);
+        assert!(slots.get(0).is_none());
+    }
+
+    #[test]
+    fn memory_is_touched_when_it_is_needed() {
+        let mut slots = Slots::new_in(100, Global).unwrap();
+        for _ in 0..10 {
+            let index = slots.insert('a', 1, 7).unwrap();
+            slots.release(index);
+        }
+        assert_eq!(slots.slots.len(), 1);
+    }
+}
