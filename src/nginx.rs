@@ -2,13 +2,15 @@
 
 use core::ffi::{CStr, c_void};
 use core::mem::{self, offset_of};
-use core::{iter, ptr, slice};
+use core::ptr::{self, NonNull};
+use core::{iter, slice};
 
 use nginx_sys::{
     NGX_OK, ngx_conf_t, ngx_http_compile_complex_value, ngx_http_compile_complex_value_t,
-    ngx_http_complex_value, ngx_http_complex_value_t, ngx_http_request_t, ngx_http_upstream_t,
-    ngx_int_t, ngx_list_part_t, ngx_module_t, ngx_palloc, ngx_pool_cleanup_add,
-    ngx_pool_cleanup_pt, ngx_pool_t, ngx_str_t, ngx_table_elt_t, sockaddr, socklen_t,
+    ngx_http_complex_value, ngx_http_complex_value_t, ngx_http_get_flushed_variable,
+    ngx_http_get_variable_index, ngx_http_request_t, ngx_http_upstream_t, ngx_int_t,
+    ngx_list_part_t, ngx_module_t, ngx_palloc, ngx_pnalloc, ngx_pool_cleanup_add,
+    ngx_pool_cleanup_pt, ngx_pool_t, ngx_str_t, ngx_table_elt_t, ngx_uint_t, sockaddr, socklen_t,
 };
 
 /// `NGX_OK` as a status that a callback returns.
@@ -49,11 +51,11 @@ pub unsafe fn module(cf: *mut ngx_conf_t, name: &CStr) -> Option<*mut ngx_module
 /// # Safety
 ///
 /// `pool` is a valid pool.
-pub unsafe fn allocate<T>(pool: *mut ngx_pool_t, value: T) -> Option<ptr::NonNull<T>> {
+pub unsafe fn allocate<T>(pool: *mut ngx_pool_t, value: T) -> Option<NonNull<T>> {
     const { assert!(align_of::<T>() <= nginx_sys::NGX_ALIGNMENT) };
     // SAFETY: the pool is valid.
     let place = unsafe { ngx_palloc(pool, size_of::<T>()) };
-    let place = ptr::NonNull::new(place.cast::<T>())?;
+    let place = NonNull::new(place.cast::<T>())?;
     // SAFETY: the memory is new, large enough, and aligned for `T`, as checked above.
     unsafe { place.write(value) };
     Some(place)
@@ -99,28 +101,6 @@ pub fn as_ngx_str(text: &[u8]) -> ngx_str_t {
     ngx_str_t { len: text.len(), data: text.as_ptr().cast_mut() }
 }
 
-/// Compiles text with variables. nginx has logged the error if the answer is `None`.
-///
-/// # Safety
-///
-/// `cf` is the configuration being read, and `text` is followed by a null byte and lives as long
-/// as the configuration, as directive arguments do.
-pub unsafe fn compile(
-    cf: *mut ngx_conf_t,
-    mut text: ngx_str_t,
-) -> Option<ngx_http_complex_value_t> {
-    // SAFETY: both are structures of numbers and pointers, for which zeroes are valid.
-    let (mut value, mut compile): (ngx_http_complex_value_t, ngx_http_compile_complex_value_t) =
-        unsafe { (mem::zeroed(), mem::zeroed()) };
-    compile.cf = cf;
-    compile.value = &raw mut text;
-    compile.complex_value = &raw mut value;
-    // SAFETY: all that `compile` points to is valid during the call. nginx copies the text's
-    // pointer, not the pointer to it, so `value` may be moved and `text` may go.
-    let rc = unsafe { ngx_http_compile_complex_value(&raw mut compile) };
-    (rc == OK).then_some(value)
-}
-
 /// The lines of the response header from the upstream, in the parts in which nginx has them.
 ///
 /// # Safety
@@ -143,18 +123,88 @@ pub fn is_named(line: &ngx_table_elt_t, name: &[u8]) -> bool {
     line.key.len == name.len() && line.key.as_bytes().eq_ignore_ascii_case(name)
 }
 
-/// Evaluates text with variables for a request; `None` if there is no memory.
+/// Copies bytes into a pool; `None` if there is no memory.
 ///
 /// # Safety
 ///
-/// `request` is a valid request, and `value` was compiled for its configuration.
-pub unsafe fn evaluate(
-    request: *mut ngx_http_request_t,
-    value: &ngx_http_complex_value_t,
-) -> Option<ngx_str_t> {
-    let mut text = ngx_str_t::empty();
-    // SAFETY: the request is valid; nginx only reads the compiled value.
-    let rc =
-        unsafe { ngx_http_complex_value(request, ptr::from_ref(value).cast_mut(), &raw mut text) };
-    (rc == OK).then_some(text)
+/// `pool` is a valid pool.
+pub unsafe fn copy(pool: *mut ngx_pool_t, bytes: &[u8]) -> Option<NonNull<[u8]>> {
+    if bytes.is_empty() {
+        return Some(NonNull::from(&[]));
+    }
+    // SAFETY: the pool is valid, and the memory is new and large enough.
+    unsafe {
+        let data = NonNull::new(ngx_pnalloc(pool, bytes.len()).cast::<u8>())?;
+        data.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        Some(NonNull::slice_from_raw_parts(data, bytes.len()))
+    }
+}
+
+/// Text with variables, compiled.
+pub enum Text {
+    /// One variable and nothing else, by nginx's index: nothing is put together.
+    Variable(ngx_uint_t),
+    /// Any text.
+    Complex(ngx_http_complex_value_t),
+}
+
+impl Text {
+    /// Compiles a variable. nginx has logged the error if the answer is `None`.
+    ///
+    /// # Safety
+    ///
+    /// `cf` is the configuration being read.
+    pub unsafe fn variable(cf: *mut ngx_conf_t, name: &[u8]) -> Option<Self> {
+        let mut name = as_ngx_str(name);
+        // SAFETY: `cf` is being read; nginx copies the name.
+        let index = unsafe { ngx_http_get_variable_index(cf, &raw mut name) };
+        ngx_uint_t::try_from(index).ok().map(Text::Variable)
+    }
+
+    /// Compiles text with variables. nginx has logged the error if the answer is `None`.
+    ///
+    /// # Safety
+    ///
+    /// `cf` is the configuration being read, and `text` is followed by a null byte and lives as
+    /// long as the configuration, as directive arguments do.
+    pub unsafe fn compile(cf: *mut ngx_conf_t, text: &[u8]) -> Option<Self> {
+        let mut text = as_ngx_str(text);
+        // SAFETY: both are structures of numbers and pointers, for which zeroes are valid.
+        let (mut value, mut compile): (ngx_http_complex_value_t, ngx_http_compile_complex_value_t) =
+            unsafe { (mem::zeroed(), mem::zeroed()) };
+        compile.cf = cf;
+        compile.value = &raw mut text;
+        compile.complex_value = &raw mut value;
+        // SAFETY: all that `compile` points to is valid during the call. nginx copies the text's
+        // pointer, not the pointer to it, so `value` may be moved and `text` may go.
+        let rc = unsafe { ngx_http_compile_complex_value(&raw mut compile) };
+        (rc == OK).then_some(Text::Complex(value))
+    }
+
+    /// Evaluates the text for a request; `None` if there is no memory. The bytes may be the
+    /// variable's own: they are not to be used after another variable was evaluated.
+    ///
+    /// # Safety
+    ///
+    /// `request` is a valid request, and the text was compiled for its configuration.
+    pub unsafe fn evaluate(&self, request: *mut ngx_http_request_t) -> Option<ngx_str_t> {
+        let mut text = ngx_str_t::empty();
+        match self {
+            Text::Variable(index) => {
+                // SAFETY: the request is valid, and nginx has given the index.
+                let value = unsafe { ngx_http_get_flushed_variable(request, *index).as_ref() };
+                // As in any text: a variable that is not there is empty.
+                if let Some(value) = value.filter(|value| value.not_found() == 0) {
+                    text = ngx_str_t { len: value.len() as usize, data: value.data };
+                }
+                Some(text)
+            }
+            Text::Complex(value) => {
+                let value = ptr::from_ref(value).cast_mut();
+                // SAFETY: the request is valid; nginx only reads the compiled value.
+                let rc = unsafe { ngx_http_complex_value(request, value, &raw mut text) };
+                (rc == OK).then_some(text)
+            }
+        }
+    }
 }

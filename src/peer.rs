@@ -77,7 +77,6 @@ pub unsafe extern "C" fn init(
             return ERROR;
         }
         let Ok(key) = slice_key(r, us, conf) else { return ERROR };
-        let key = key.map(|key| NonNull::from(key.as_bytes()));
 
         let pc = &raw mut (*(*r).upstream).peer;
         let peer = Peer {
@@ -223,12 +222,12 @@ unsafe fn slice_key(
     r: *mut ngx_http_request_t,
     us: *mut ngx_http_upstream_srv_conf_t,
     conf: NonNull<ServerConf>,
-) -> Result<Option<ngx_str_t>, ()> {
+) -> Result<Option<NonNull<[u8]>>, ()> {
     // SAFETY: as promised. No variable's handler reads or writes this configuration.
     unsafe {
         let Some(keepalive) = keepalive(conf) else { return Err(()) };
-        let Some(value) = &keepalive.slice_key else { return Ok(Some(ngx_str_t::empty())) };
-        let mut key = nginx::evaluate(r, value).ok_or(())?;
+        let Some(text) = &keepalive.slice_key else { return Ok(Some(NonNull::from(&[]))) };
+        let mut key = text.evaluate(r).ok_or(())?;
 
         let longest = usize::from(keepalive.slice_keylen);
         if key.len > longest {
@@ -238,7 +237,8 @@ unsafe fn slice_key(
             log_cut(r, us, conf, key, longest);
             key.len = longest;
         }
-        Ok(Some(key))
+        // What it is now is what counts, whatever becomes of the variable.
+        nginx::copy((*r).pool, key.as_bytes()).map(Some).ok_or(())
     }
 }
 
@@ -247,6 +247,8 @@ unsafe fn slice_key(
 /// # Safety
 ///
 /// As for [`slice_key`].
+#[cold]
+#[inline(never)]
 unsafe fn log_cut(
     r: *mut ngx_http_request_t,
     us: *mut ngx_http_upstream_srv_conf_t,
@@ -472,7 +474,7 @@ unsafe fn slice_limit(peer: *mut Peer, pc: *mut ngx_peer_connection_t) -> Option
         let Some(value) = &keepalive.slice_dyn else {
             return Some(keepalive.slice_conn.unwrap_or(u32::MAX));
         };
-        let text = nginx::evaluate((*peer).request, value)?;
+        let text = value.evaluate((*peer).request)?;
         if text.is_empty() {
             return keepalive.slice_conn;
         }

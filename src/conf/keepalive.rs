@@ -1,11 +1,9 @@
 //! The `keepalive` directive, compiled.
 
-use core::ptr::NonNull;
+use nginx_sys::ngx_conf_t;
 
-use nginx_sys::{ngx_conf_t, ngx_http_complex_value_t, ngx_pnalloc, ngx_str_t};
-
-use super::params::{Params, SliceDyn};
-use crate::nginx;
+use super::params::{Params, Value};
+use crate::nginx::Text;
 use crate::pool::{Length, Limits, SliceLimits};
 
 /// The default of `slice_poolsize`.
@@ -17,9 +15,9 @@ const SLICE_KEYLEN: Length = 40;
 pub(crate) struct Keepalive {
     connections: u32,
     /// `None`: one slice holds everything.
-    pub(crate) slice_key: Option<ngx_http_complex_value_t>,
+    pub(crate) slice_key: Option<Text>,
     pub(crate) slice_conn: Option<u32>,
-    pub(crate) slice_dyn: Option<ngx_http_complex_value_t>,
+    pub(crate) slice_dyn: Option<Text>,
     slice_poolsize: u32,
     pub(crate) slice_keylen: Length,
     pub(crate) slice_strict: bool,
@@ -34,26 +32,20 @@ impl Keepalive {
     /// `cf` is being read inside of an upstream, and the texts in `params` are its arguments.
     pub unsafe fn compile(cf: *mut ngx_conf_t, params: &Params<'_>) -> Option<Self> {
         let keyed = params.slice_key.is_some();
-        // SAFETY: `cf` is being read; the texts are the ends of arguments of the directive, and
-        // `dollar` puts a null byte behind the name.
-        let (slice_key, slice_dyn) = unsafe {
-            let slice_key = match params.slice_key {
-                Some(text) => Some(nginx::compile(cf, nginx::as_ngx_str(text))?),
+        // SAFETY: as promised; arguments of a directive are followed by a null byte.
+        let compile = |value: Option<Value<'_>>| unsafe {
+            Some(match value {
+                Some(Value::Variable(name)) => Some(Text::variable(cf, name)?),
+                Some(Value::Text(text)) => Some(Text::compile(cf, text)?),
                 None => None,
-            };
-            let slice_dyn = match params.slice_dyn.filter(|_| keyed) {
-                Some(SliceDyn::Text(text)) => Some(nginx::compile(cf, nginx::as_ngx_str(text))?),
-                Some(SliceDyn::Variable(name)) => Some(nginx::compile(cf, dollar(cf, name)?)?),
-                None => None,
-            };
-            (slice_key, slice_dyn)
+            })
         };
 
         Some(Keepalive {
             connections: params.connections,
-            slice_key,
+            slice_key: compile(params.slice_key)?,
             slice_conn: params.slice_conn.filter(|_| keyed),
-            slice_dyn,
+            slice_dyn: compile(params.slice_dyn.filter(|_| keyed))?,
             slice_poolsize: params.slice_poolsize.unwrap_or(SLICE_POOLSIZE),
             slice_keylen: params.slice_keylen.unwrap_or(SLICE_KEYLEN),
             slice_strict: params.slice_strict,
@@ -72,23 +64,4 @@ impl Keepalive {
             }),
         }
     }
-}
-
-/// A variable's name with `$` before it and a null byte behind.
-///
-/// # Safety
-///
-/// `cf` is valid.
-unsafe fn dollar(cf: *mut ngx_conf_t, name: &[u8]) -> Option<ngx_str_t> {
-    let len = name.len().checked_add(1)?;
-    // SAFETY: `cf` is valid.
-    let data = NonNull::new(unsafe { ngx_pnalloc((*cf).pool, len.checked_add(1)?) })?;
-    let data: *mut u8 = data.as_ptr().cast();
-    // SAFETY: the memory is new and holds a `$`, the name and a null byte.
-    unsafe {
-        data.write(b'$');
-        data.add(1).copy_from_nonoverlapping(name.as_ptr(), name.len());
-        data.add(len).write(0);
-    }
-    Some(ngx_str_t { len, data })
 }

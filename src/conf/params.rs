@@ -6,7 +6,7 @@ use nom::branch::alt;
 use nom::bytes::complete::{tag, take_while1};
 use nom::character::complete::digit1;
 use nom::combinator::{all_consuming, map, map_opt, recognize, rest, value, verify};
-use nom::sequence::preceded;
+use nom::sequence::{delimited, preceded};
 use nom::{IResult, Parser};
 
 /// The arguments of one `keepalive` directive. `None` is a parameter that was not given.
@@ -14,12 +14,12 @@ use nom::{IResult, Parser};
 pub struct Params<'a> {
     /// Most idle connections.
     pub connections: u32,
-    /// Text with variables.
-    pub slice_key: Option<&'a [u8]>,
+    /// The key.
+    pub slice_key: Option<Value<'a>>,
     /// Most idle connections of one key.
     pub slice_conn: Option<u32>,
     /// Where the most idle connections of one key come from.
-    pub slice_dyn: Option<SliceDyn<'a>>,
+    pub slice_dyn: Option<Value<'a>>,
     /// Most slices that hold idle connections at once.
     pub slice_poolsize: Option<u32>,
     /// Longest slice key, in bytes.
@@ -47,12 +47,12 @@ impl Params<'_> {
     }
 }
 
-/// The value of `slice_dyn`.
+/// A value that may differ with each request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum SliceDyn<'a> {
-    /// The name of a variable, written without `$`.
+pub enum Value<'a> {
+    /// The name of a variable, which is the value.
     Variable(&'a [u8]),
-    /// Text with variables, or a constant number.
+    /// Text with variables, or a constant.
     Text(&'a [u8]),
 }
 
@@ -69,9 +69,9 @@ pub enum Error<'a> {
 
 #[derive(Clone, Copy)]
 enum Param<'a> {
-    SliceKey(&'a [u8]),
+    SliceKey(Value<'a>),
     SliceConn(u32),
-    SliceDyn(SliceDyn<'a>),
+    SliceDyn(Value<'a>),
     SlicePoolsize(u32),
     SliceKeylen(u16),
     SliceStrict,
@@ -155,7 +155,7 @@ fn set<'a>(params: &mut Params<'a>, param: Param<'a>) -> bool {
 
 fn param(arg: &[u8]) -> IResult<&[u8], Param<'_>> {
     alt((
-        map(preceded(tag("slice_key="), text), Param::SliceKey),
+        map(preceded(tag("slice_key="), slice_key), Param::SliceKey),
         map(preceded(tag("slice_conn="), digits), Param::SliceConn),
         map(preceded(tag("slice_dyn="), slice_dyn), Param::SliceDyn),
         map(preceded(tag("slice_poolsize="), digits), Param::SlicePoolsize),
@@ -183,20 +183,36 @@ fn length(input: &[u8]) -> IResult<&[u8], u16> {
     verify(map_opt(digits, |number| number.try_into().ok()), |&length| length > 0).parse(input)
 }
 
-fn slice_dyn(input: &[u8]) -> IResult<&[u8], SliceDyn<'_>> {
-    let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    let name = verify(all_consuming(take_while1(word)), |name: &[u8]| {
+fn slice_key(input: &[u8]) -> IResult<&[u8], Value<'_>> {
+    alt((map(variable, Value::Variable), map(text, Value::Text))).parse(input)
+}
+
+fn slice_dyn(input: &[u8]) -> IResult<&[u8], Value<'_>> {
+    let constant = all_consuming(recognize(digits));
+    let name = verify(all_consuming(take_while1(is_of_name)), |name: &[u8]| {
         !name.iter().all(u8::is_ascii_digit)
     });
-    let constant = all_consuming(recognize(digits));
     let with_variable = verify(text, |text: &[u8]| text.contains(&b'$'));
 
     alt((
-        map(constant, SliceDyn::Text),
-        map(name, SliceDyn::Variable),
-        map(with_variable, SliceDyn::Text),
+        map(constant, Value::Text),
+        map(alt((variable, name)), Value::Variable),
+        map(with_variable, Value::Text),
     ))
     .parse(input)
+}
+
+/// A variable with nothing around it. A digit would make it a capture.
+fn variable(input: &[u8]) -> IResult<&[u8], &[u8]> {
+    let name = || {
+        verify(take_while1(is_of_name), |name: &[u8]| !name.first().is_some_and(u8::is_ascii_digit))
+    };
+    let braces = delimited(tag("${"), name(), tag("}"));
+    all_consuming(alt((braces, preceded(tag("$"), name())))).parse(input)
+}
+
+fn is_of_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
 #[cfg(test)]
@@ -213,9 +229,9 @@ mod tests {
     fn all_parameters_in_any_order() {
         let all = Params {
             connections: 30,
-            slice_key: Some(b"$host"),
+            slice_key: Some(Value::Variable(b"host")),
             slice_conn: Some(2),
-            slice_dyn: Some(SliceDyn::Text(b"$conn")),
+            slice_dyn: Some(Value::Variable(b"conn")),
             slice_poolsize: Some(50),
             slice_keylen: Some(64),
             slice_strict: true,
@@ -316,14 +332,16 @@ mod tests {
     #[test]
     fn forms_of_slice_dyn() {
         for (value, expected) in [
-            ("conn", SliceDyn::Variable(b"conn")),
-            ("conn_2", SliceDyn::Variable(b"conn_2")),
-            ("2conn", SliceDyn::Variable(b"2conn")),
-            ("$conn", SliceDyn::Text(b"$conn")),
-            ("1$conn", SliceDyn::Text(b"1$conn")),
-            ("${conn}0", SliceDyn::Text(b"${conn}0")),
-            ("$", SliceDyn::Text(b"$")),
-            ("12", SliceDyn::Text(b"12")),
+            ("conn", Value::Variable(b"conn")),
+            ("conn_2", Value::Variable(b"conn_2")),
+            ("2conn", Value::Variable(b"2conn")),
+            ("$conn", Value::Variable(b"conn")),
+            ("${conn}", Value::Variable(b"conn")),
+            ("$2", Value::Text(b"$2")),
+            ("1$conn", Value::Text(b"1$conn")),
+            ("${conn}0", Value::Text(b"${conn}0")),
+            ("$", Value::Text(b"$")),
+            ("12", Value::Text(b"12")),
         ] {
             let line = format!("1 slice_dyn={value}");
             assert_eq!(parsed(&line).unwrap().slice_dyn, Some(expected), "{value}");
@@ -331,9 +349,32 @@ mod tests {
     }
 
     #[test]
+    fn forms_of_slice_key() {
+        for (value, expected) in [
+            ("$host", Value::Variable(b"host")),
+            ("${host}", Value::Variable(b"host")),
+            ("$_1", Value::Variable(b"_1")),
+            ("host", Value::Text(b"host")),
+            ("$host:", Value::Text(b"$host:")),
+            ("$host$uri", Value::Text(b"$host$uri")),
+            ("${host}$", Value::Text(b"${host}$")),
+            ("${host", Value::Text(b"${host")),
+            ("${}", Value::Text(b"${}")),
+            ("$", Value::Text(b"$")),
+            ("$1", Value::Text(b"$1")),
+            ("${1}", Value::Text(b"${1}")),
+            ("1", Value::Text(b"1")),
+        ] {
+            let line = format!("1 slice_key={value}");
+            assert_eq!(parsed(&line).unwrap().slice_key, Some(expected), "{value}");
+        }
+    }
+
+    #[test]
     fn a_key_may_hold_anything() {
         let key = b"slice_key=a=b $host \xff\"";
-        assert_eq!(parse([b"1".as_slice(), key]).unwrap().slice_key, Some(&key[10..]));
+        let expected = Some(Value::Text(&key[10..]));
+        assert_eq!(parse([b"1".as_slice(), key]).unwrap().slice_key, expected);
     }
 
     #[test]
