@@ -43,6 +43,8 @@ const HINTS_MARGIN: u64 = 1000;
 
 /// `NGX_CONF_UNSET_MSEC` and `NGX_CONF_UNSET_UINT`.
 const UNSET: usize = usize::MAX;
+/// No limit for how long a connection may be idle.
+pub(crate) const FOREVER: ngx_msec_t = UNSET;
 
 /// The module's configuration of all upstreams together.
 #[derive(Debug, Default)]
@@ -61,8 +63,9 @@ pub struct ServerConf {
     /// `keepalive_time`: the age up to which a connection is kept, in milliseconds. [`UNSET`] until
     /// the upstream is initialised.
     pub(crate) time: ngx_msec_t,
-    /// `keepalive_timeout` in milliseconds, or [`UNSET`].
-    timeout: ngx_msec_t,
+    /// `keepalive_timeout`: how long a connection may be idle, in milliseconds; [`FOREVER`] if it
+    /// is not set.
+    pub(crate) timeout: ngx_msec_t,
     hints: Option<HintsParams>,
     /// By how much nginx closes before the server, if it follows the server's `Keep-Alive` header;
     /// in milliseconds. Set when the upstream is initialised.
@@ -87,7 +90,7 @@ impl Default for ServerConf {
         ServerConf {
             requests: UNSET,
             time: UNSET,
-            timeout: UNSET,
+            timeout: FOREVER,
             hints: None,
             hints_margin: None,
             keepalive: None,
@@ -105,11 +108,6 @@ impl ServerConf {
     /// The `keepalive` directive, if the upstream has one.
     pub(crate) fn keepalive(&self) -> Option<&Keepalive> {
         self.keepalive.as_ref()
-    }
-
-    /// How long a connection may be idle, in milliseconds; `None` if for any time.
-    pub(crate) fn timeout(&self) -> Option<u64> {
-        (self.timeout != UNSET).then_some(self.timeout as u64)
     }
 
     /// Sets what the configuration does not say.

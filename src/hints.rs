@@ -61,7 +61,7 @@ impl Hints {
 }
 
 /// The smaller of two values, where `None` is none.
-pub fn smaller<T: Ord>(a: Option<T>, b: Option<T>) -> Option<T> {
+fn smaller<T: Ord>(a: Option<T>, b: Option<T>) -> Option<T> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),

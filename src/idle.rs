@@ -11,7 +11,7 @@ use nginx_sys::{
     ngx_queue_insert_after, ngx_queue_remove, ngx_socket_errno,
 };
 
-use crate::conf::ServerConf;
+use crate::conf::{FOREVER, ServerConf};
 use crate::nginx::{self, log_debug_http};
 use crate::pool::SlotIndex;
 
@@ -32,7 +32,7 @@ pub struct Idle {
 }
 
 /// Sets up a connection, which the pool has just kept in `slot`, to wait. It may be closed at
-/// once, if there is something to read, and after `limit` milliseconds.
+/// once, if there is something to read, and after `limit` milliseconds, unless that is [`FOREVER`].
 ///
 /// # Safety
 ///
@@ -41,7 +41,7 @@ pub unsafe fn park(
     c: NonNull<ngx_connection_t>,
     conf: NonNull<ServerConf>,
     slot: SlotIndex,
-    limit: Option<u64>,
+    limit: ngx_msec_t,
 ) {
     let c = c.as_ptr();
     // SAFETY:
@@ -56,8 +56,8 @@ pub unsafe fn park(
         (*read).set_delayed(0);
         del_timer(read);
         del_timer(write);
-        if let Some(limit) = limit {
-            ngx_add_timer(read, ngx_msec_t::try_from(limit).unwrap_or(LONGEST));
+        if limit != FOREVER {
+            ngx_add_timer(read, limit.min(LONGEST));
         }
         (*write).handler = Some(dummy_handler);
         (*read).handler = Some(close_handler);

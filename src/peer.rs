@@ -12,7 +12,7 @@ use nginx_sys::ngx_event_notify_peer_pt;
 use nginx_sys::{
     NGX_DONE, NGX_ERROR, NGX_LOG_WARN, NGX_PEER_FAILED, ngx_connection_t, ngx_current_msec,
     ngx_event_free_peer_pt, ngx_event_get_peer_pt, ngx_exiting, ngx_handle_read_event,
-    ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_http_upstream_t, ngx_int_t,
+    ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_http_upstream_t, ngx_int_t, ngx_msec_t,
     ngx_peer_connection_t, ngx_str_t, ngx_terminate, ngx_uint_t,
 };
 #[cfg(ngx_peer_session)]
@@ -21,8 +21,8 @@ use ngx::core::NgxStr;
 use ngx::ngx_log_error;
 
 use crate::conf::params;
-use crate::conf::{Keepalive, Module, ServerConf};
-use crate::hints::{Hints, Malformed, smaller};
+use crate::conf::{FOREVER, Keepalive, Module, ServerConf};
+use crate::hints::{Hints, Malformed};
 use crate::idle;
 use crate::nginx::{self, log_debug_http};
 use crate::pool::{Deadline, Identity, Lookup, Protocol, Put, Refused, Take, Time};
@@ -291,12 +291,13 @@ unsafe fn take(
     // connection is closed.
     unsafe {
         let conf = (*peer).conf.as_ptr();
-        let identity = identity(peer, pc, (*peer).key?);
+        let key = (*peer).key?;
+        let identity = move || identity(peer, pc, key);
         (*peer).lookup = Lookup::default();
 
         loop {
             let pool = (*conf).pool.as_mut()?;
-            match pool.take(&identity, &mut (*peer).lookup, ngx_current_msec as Time) {
+            match pool.take(identity, &mut (*peer).lookup, ngx_current_msec as Time) {
                 Take::Found(c) if idle::is_open(c) => return Some(c),
                 Take::Found(c) | Take::Close(c) => idle::close(c),
                 Take::Nothing => return None,
@@ -350,11 +351,13 @@ unsafe fn save(peer: *mut Peer, pc: *mut ngx_peer_connection_t, c: NonNull<ngx_c
         let conf = (*peer).conf;
         let Some(key) = (*peer).key else { return };
         let idle_limit = idle_limit(peer, pc);
-        if idle_limit == Some(0) {
+        if idle_limit == 0 {
             return;
         }
-        let deadline = idle_limit
-            .map_or(Deadline::MAX, |limit| (ngx_current_msec as Time).saturating_add(limit));
+        let deadline = match idle_limit {
+            FOREVER => Deadline::MAX,
+            limit => (ngx_current_msec as Time).saturating_add(limit as Time),
+        };
         let Some(slice_limit) = slice_limit(peer, pc) else { return };
 
         loop {
@@ -396,22 +399,21 @@ unsafe fn log_refused(pc: *mut ngx_peer_connection_t, conf: NonNull<ServerConf>,
     }
 }
 
-/// How long the connection may be idle, in milliseconds; `None` if for any time, `Some(0)` if not
-/// at all.
+/// How long the connection may be idle, in milliseconds; [`FOREVER`] if there is no limit.
 ///
 /// # Safety
 ///
 /// `peer` and `pc` are valid, and of each other, and the connection is reusable.
-unsafe fn idle_limit(peer: *mut Peer, pc: *mut ngx_peer_connection_t) -> Option<u64> {
+unsafe fn idle_limit(peer: *mut Peer, pc: *mut ngx_peer_connection_t) -> ngx_msec_t {
     // SAFETY: both are valid. The response header was read, or the connection would not be
     // reusable (`keepalive`).
     unsafe {
         let conf = (*peer).conf.as_ptr();
         match (*conf).hints_margin {
             Some(margin) if has_hints(&*upstream_of(pc)) => {
-                hinted_limit(pc, (*conf).timeout(), margin)
+                hinted_limit(pc, (*conf).timeout, margin)
             }
-            _ => (*conf).timeout(),
+            _ => (*conf).timeout,
         }
     }
 }
@@ -436,9 +438,9 @@ unsafe fn has_hints(upstream: &ngx_http_upstream_t) -> bool {
 #[inline(never)]
 unsafe fn hinted_limit(
     pc: *mut ngx_peer_connection_t,
-    timeout: Option<u64>,
+    timeout: ngx_msec_t,
     margin: u64,
-) -> Option<u64> {
+) -> ngx_msec_t {
     // SAFETY: as promised.
     unsafe {
         let upstream = &*upstream_of(pc);
@@ -458,7 +460,8 @@ unsafe fn hinted_limit(
                 }
             }
         }
-        smaller(timeout, hints.idle_limit(margin))
+        let hinted = hints.idle_limit(margin).and_then(|limit| limit.try_into().ok());
+        timeout.min(hinted.unwrap_or(FOREVER))
     }
 }
 
@@ -480,15 +483,27 @@ unsafe fn slice_limit(peer: *mut Peer, pc: *mut ngx_peer_connection_t) -> Option
         }
         let limit = params::number(text.as_bytes());
         if limit.is_none() {
-            let text = NgxStr::from_ngx_str(text);
-            let name = NgxStr::from_ngx_str((*(*upstream_of(pc)).upstream).host);
-            ngx_log_error!(
-                NGX_LOG_WARN,
-                (*(*(*peer).request).connection).log,
-                "invalid \"slice_dyn\" value \"{text}\" of upstream \"{name}\""
-            );
+            log_invalid(peer, pc, text);
         }
         limit
+    }
+}
+
+/// # Safety
+///
+/// `peer` and `pc` are valid, and of each other.
+#[cold]
+#[inline(never)]
+unsafe fn log_invalid(peer: *mut Peer, pc: *mut ngx_peer_connection_t, text: ngx_str_t) {
+    // SAFETY: as promised.
+    unsafe {
+        let text = NgxStr::from_ngx_str(text);
+        let name = NgxStr::from_ngx_str((*(*upstream_of(pc)).upstream).host);
+        ngx_log_error!(
+            NGX_LOG_WARN,
+            (*(*(*peer).request).connection).log,
+            "invalid \"slice_dyn\" value \"{text}\" of upstream \"{name}\""
+        );
     }
 }
 

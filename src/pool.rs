@@ -209,7 +209,12 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
     /// deadline has come: then it must be closed, and the next one may do.
     ///
     /// `lookup` is new, or of this identity in this pool.
-    pub fn take(&mut self, identity: &Identity<'_>, lookup: &mut Lookup, now: Time) -> Take<T> {
+    pub fn take<'a>(
+        &mut self,
+        identity: impl Fn() -> Identity<'a>,
+        lookup: &mut Lookup,
+        now: Time,
+    ) -> Take<T> {
         let Some(peer) = self.find(identity, lookup) else { return Take::Nothing };
         let Some((index, slot)) = self.front(peer) else { return Take::Nothing };
         let (value, expired) = (slot.value, slot.deadline <= now);
@@ -257,13 +262,13 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
 
     /// The peer of this identity, which may be vacant.
     #[inline(always)]
-    fn find(&self, identity: &Identity<'_>, lookup: &mut Lookup) -> Option<u32> {
+    fn find<'a>(&self, identity: impl Fn() -> Identity<'a>, lookup: &mut Lookup) -> Option<u32> {
         if let Some(peer) = self.found_before(lookup) {
             return Some(peer);
         }
-        let peer = match self.recent(identity) {
+        let peer = match self.recent(identity()) {
             Some(peer) => peer,
-            None => self.search(identity, lookup)?,
+            None => self.search(&identity(), lookup)?,
         };
         lookup.peer = peer;
         lookup.found_at = self.births;
@@ -283,9 +288,10 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
     }
 
     /// The peer that was used last, if it is the one: without slices, it often is.
-    fn recent(&self, identity: &Identity<'_>) -> Option<u32> {
+    #[inline(always)]
+    fn recent(&self, identity: Identity<'_>) -> Option<u32> {
         let peer = self.peers.get(self.recent)?;
-        let same = self.slices.is_none() && self.peers.is(self.recent, peer, identity);
+        let same = self.slices.is_none() && self.peers.is(self.recent, peer, &identity);
         same.then_some(self.recent)
     }
 
@@ -320,6 +326,7 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
     }
 
     /// Takes a connection out, to be used, or to be closed.
+    #[inline(always)]
     fn take_out(&mut self, index: u32, used: bool) {
         if index == self.last {
             self.last = NIL;
@@ -338,6 +345,7 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
         Some(())
     }
 
+    #[inline(never)]
     fn unlink(&mut self, index: u32, used: bool) -> Option<()> {
         let slots = self.slots.nodes_mut();
         let peer_index = slots.get(index as usize)?.peer;
@@ -355,6 +363,7 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
     }
 
     /// Keeps a connection for a peer. There is room for it.
+    #[inline(always)]
     fn keep(&mut self, peer: u32, value: T, deadline: Deadline) -> Option<SlotIndex> {
         self.last = self.slots.insert(value, deadline, peer)?;
         self.recent = peer;
@@ -370,6 +379,7 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
         }
     }
 
+    #[inline(never)]
     fn link(&mut self, index: u32) -> Option<()> {
         let slots = self.slots.nodes_mut();
         let peer_index = slots.get(index as usize)?.peer;
@@ -397,7 +407,7 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
         (value, deadline): (T, Deadline),
         slice_limit: u32,
     ) -> Put<T> {
-        let peer = self.find(identity, lookup);
+        let peer = self.find(|| *identity, lookup);
         let slice = self.slice(peer, identity, lookup);
 
         if let Some(victim) = self.beyond(slice, slice_limit) {

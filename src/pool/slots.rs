@@ -54,14 +54,20 @@ impl<T, A: Allocator> Slots<T, A> {
     }
 
     /// Puts a connection into a slot, which is then in no list; `None` if all are full.
+    #[inline(always)]
     pub fn insert(&mut self, value: T, deadline: Deadline, peer: u32) -> Option<u32> {
-        if let Some(slot) = self.slots.get_mut(self.free as usize) {
-            let index = core::mem::replace(&mut self.free, slot.free);
-            slot.value = value;
-            slot.deadline = deadline;
-            slot.peer = peer;
-            return Some(index);
-        }
+        let Some(slot) = self.slots.get_mut(self.free as usize) else {
+            return self.push(value, deadline, peer);
+        };
+        slot.value = value;
+        slot.deadline = deadline;
+        slot.peer = peer;
+        Some(core::mem::replace(&mut self.free, slot.free))
+    }
+
+    /// Puts a connection into a slot that was not used before.
+    #[inline(never)]
+    fn push(&mut self, value: T, deadline: Deadline, peer: u32) -> Option<u32> {
         if self.is_full() {
             return None;
         }

@@ -86,7 +86,7 @@ fn take_by(
 ) -> (Option<u32>, Vec<u32>) {
     let mut closed = Vec::new();
     loop {
-        match pool.take(identity, lookup, now) {
+        match pool.take(|| *identity, lookup, now) {
             Take::Found(value) => return (Some(value), closed),
             Take::Nothing => return (None, closed),
             Take::Close(value) => closed.push(value),
@@ -145,9 +145,9 @@ fn equal_hashes_are_not_equal_identities() {
         let put = pool.put(|| *identity, &mut same(), value, ANY_TIME, NO_LIMIT);
         assert!(matches!(put, Put::Kept(_)));
     }
-    assert_eq!(pool.take(&id("b", "2"), &mut same(), 0), Take::Nothing);
+    assert_eq!(pool.take(|| id("b", "2"), &mut same(), 0), Take::Nothing);
     for (value, identity) in (0..).zip(&identities) {
-        assert_eq!(pool.take(identity, &mut same(), 0), Take::Found(value));
+        assert_eq!(pool.take(|| *identity, &mut same(), 0), Take::Found(value));
     }
 }
 
