@@ -9,8 +9,8 @@ use nginx_sys::{
     NGX_OK, ngx_conf_t, ngx_http_compile_complex_value, ngx_http_compile_complex_value_t,
     ngx_http_complex_value, ngx_http_complex_value_t, ngx_http_get_flushed_variable,
     ngx_http_get_variable_index, ngx_http_request_t, ngx_http_upstream_t, ngx_int_t,
-    ngx_list_part_t, ngx_module_t, ngx_palloc, ngx_pnalloc, ngx_pool_cleanup_add,
-    ngx_pool_cleanup_pt, ngx_pool_t, ngx_str_t, ngx_table_elt_t, ngx_uint_t, sockaddr, socklen_t,
+    ngx_list_part_t, ngx_module_t, ngx_palloc, ngx_pool_cleanup_add, ngx_pool_cleanup_pt,
+    ngx_pool_t, ngx_str_t, ngx_table_elt_t, ngx_uint_t, sockaddr, socklen_t,
 };
 
 /// `NGX_OK` as a status that a callback returns.
@@ -52,12 +52,32 @@ pub unsafe fn module(cf: *mut ngx_conf_t, name: &CStr) -> Option<*mut ngx_module
 ///
 /// `pool` is a valid pool.
 pub unsafe fn allocate<T>(pool: *mut ngx_pool_t, value: T) -> Option<NonNull<T>> {
+    // SAFETY: as promised.
+    unsafe { allocate_with(pool, value, &[]) }
+}
+
+/// Like [`allocate`], and copies bytes behind the value.
+///
+/// # Safety
+///
+/// `pool` is a valid pool.
+pub unsafe fn allocate_with<T>(
+    pool: *mut ngx_pool_t,
+    value: T,
+    bytes: &[u8],
+) -> Option<NonNull<T>> {
     const { assert!(align_of::<T>() <= nginx_sys::NGX_ALIGNMENT) };
+    let size = size_of::<T>().checked_add(bytes.len())?;
     // SAFETY: the pool is valid.
-    let place = unsafe { ngx_palloc(pool, size_of::<T>()) };
-    let place = NonNull::new(place.cast::<T>())?;
+    let place = NonNull::new(unsafe { ngx_palloc(pool, size) }.cast::<T>())?;
     // SAFETY: the memory is new, large enough, and aligned for `T`, as checked above.
-    unsafe { place.write(value) };
+    unsafe {
+        place.write(value);
+        if !bytes.is_empty() {
+            let rest: *mut u8 = place.as_ptr().add(1).cast();
+            rest.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        }
+    }
     Some(place)
 }
 
@@ -121,23 +141,6 @@ pub unsafe fn response_header(
 /// Whether a line of a header has this name.
 pub fn is_named(line: &ngx_table_elt_t, name: &[u8]) -> bool {
     line.key.len == name.len() && line.key.as_bytes().eq_ignore_ascii_case(name)
-}
-
-/// Copies bytes into a pool; `None` if there is no memory.
-///
-/// # Safety
-///
-/// `pool` is a valid pool.
-pub unsafe fn copy(pool: *mut ngx_pool_t, bytes: &[u8]) -> Option<NonNull<[u8]>> {
-    if bytes.is_empty() {
-        return Some(NonNull::from(&[]));
-    }
-    // SAFETY: the pool is valid, and the memory is new and large enough.
-    unsafe {
-        let data = NonNull::new(ngx_pnalloc(pool, bytes.len()).cast::<u8>())?;
-        data.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
-        Some(NonNull::slice_from_raw_parts(data, bytes.len()))
-    }
 }
 
 /// Text with variables, compiled.

@@ -4,6 +4,7 @@
 use core::ffi::c_void;
 use core::mem::offset_of;
 use core::ptr::{self, NonNull};
+use core::slice;
 
 #[cfg(ngx_feature = "http_cache")]
 use nginx_sys::NGX_HTTP_CACHE_REVALIDATED;
@@ -25,7 +26,7 @@ use crate::conf::{FOREVER, Keepalive, Module, ServerConf};
 use crate::hints::{Hints, Malformed};
 use crate::idle;
 use crate::nginx::{self, log_debug_http};
-use crate::pool::{Deadline, Identity, Lookup, Protocol, Put, Refused, Take, Time};
+use crate::pool::{Deadline, Identity, Length, Lookup, Protocol, Put, Refused, Take, Time};
 
 const ERROR: ngx_int_t = NGX_ERROR as ngx_int_t;
 const KEEP_ALIVE: &[u8] = b"Keep-Alive";
@@ -36,8 +37,9 @@ const DONE: ngx_int_t = NGX_DONE as ngx_int_t;
 struct Peer {
     conf: NonNull<ServerConf>,
     request: *mut ngx_http_request_t,
-    /// The slice key as used; `None` if it is too long and connections under it are not kept.
-    key: Option<NonNull<[u8]>>,
+    /// The length of the slice key as used, which follows in memory; `None` if it is too long and
+    /// connections under it are not kept.
+    key_length: Option<Length>,
     /// Of the server that the balancer chose last.
     lookup: Lookup,
     balancer: Balancer,
@@ -82,7 +84,7 @@ pub unsafe extern "C" fn init(
         let peer = Peer {
             conf,
             request: r,
-            key,
+            key_length: key.map(|key| key.len() as Length),
             lookup: Lookup::default(),
             balancer: Balancer {
                 data: (*pc).data,
@@ -96,7 +98,8 @@ pub unsafe extern "C" fn init(
                 save_session: (*pc).save_session,
             },
         };
-        let Some(peer) = nginx::allocate((*r).pool, peer) else { return ERROR };
+        let key = key.unwrap_or_default();
+        let Some(peer) = nginx::allocate_with((*r).pool, peer, key) else { return ERROR };
 
         (*pc).data = peer.as_ptr().cast();
         (*pc).get = Some(get);
@@ -217,16 +220,17 @@ unsafe extern "C" fn save_session(pc: *mut ngx_peer_connection_t, data: *mut c_v
 ///
 /// # Safety
 ///
-/// All three are valid, and of each other.
-unsafe fn slice_key(
+/// All three are valid, and of each other. The key may be the variable's own bytes: it is to be
+/// copied before another variable is evaluated.
+unsafe fn slice_key<'a>(
     r: *mut ngx_http_request_t,
     us: *mut ngx_http_upstream_srv_conf_t,
     conf: NonNull<ServerConf>,
-) -> Result<Option<NonNull<[u8]>>, ()> {
+) -> Result<Option<&'a [u8]>, ()> {
     // SAFETY: as promised. No variable's handler reads or writes this configuration.
     unsafe {
         let Some(keepalive) = keepalive(conf) else { return Err(()) };
-        let Some(text) = &keepalive.slice_key else { return Ok(Some(NonNull::from(&[]))) };
+        let Some(text) = &keepalive.slice_key else { return Ok(Some(&[])) };
         let mut key = text.evaluate(r).ok_or(())?;
 
         let longest = usize::from(keepalive.slice_keylen);
@@ -237,8 +241,7 @@ unsafe fn slice_key(
             log_cut(r, us, conf, key, longest);
             key.len = longest;
         }
-        // What it is now is what counts, whatever becomes of the variable.
-        nginx::copy((*r).pool, key.as_bytes()).map(Some).ok_or(())
+        Ok(Some(NgxStr::from_ngx_str(key).as_bytes()))
     }
 }
 
@@ -291,8 +294,8 @@ unsafe fn take(
     // connection is closed.
     unsafe {
         let conf = (*peer).conf.as_ptr();
-        let key = (*peer).key?;
-        let identity = move || identity(peer, pc, key);
+        let key_length = (*peer).key_length?;
+        let identity = move || identity(peer, pc, key_length);
         (*peer).lookup = Lookup::default();
 
         loop {
@@ -349,7 +352,7 @@ unsafe fn save(peer: *mut Peer, pc: *mut ngx_peer_connection_t, c: NonNull<ngx_c
     // connection is closed or parked.
     unsafe {
         let conf = (*peer).conf;
-        let Some(key) = (*peer).key else { return };
+        let Some(key_length) = (*peer).key_length else { return };
         let idle_limit = idle_limit(peer, pc);
         if idle_limit == 0 {
             return;
@@ -362,7 +365,7 @@ unsafe fn save(peer: *mut Peer, pc: *mut ngx_peer_connection_t, c: NonNull<ngx_c
 
         loop {
             let Some(pool) = (*conf.as_ptr()).pool.as_mut() else { return };
-            let identity = move || identity(peer, pc, key);
+            let identity = move || identity(peer, pc, key_length);
             match pool.put(identity, &mut (*peer).lookup, c, deadline, slice_limit) {
                 Put::Kept(slot) => {
                     log_debug_http!((*pc).log, "free keepalive peer: saving connection {:p}", c);
@@ -511,20 +514,21 @@ unsafe fn log_invalid(peer: *mut Peer, pc: *mut ngx_peer_connection_t, text: ngx
 ///
 /// # Safety
 ///
-/// `peer` and `pc` are valid, and of each other, `key` is the key of `peer`, and the answer is used
-/// no longer than they are.
+/// `peer` and `pc` are valid, and of each other, `key_length` is that of `peer`, and the answer is
+/// used no longer than they are.
 unsafe fn identity<'a>(
     peer: *mut Peer,
     pc: *mut ngx_peer_connection_t,
-    key: NonNull<[u8]>,
+    key_length: Length,
 ) -> Identity<'a> {
-    // SAFETY: as promised. The balancer has set the address, and the key is in the request's pool.
+    // SAFETY: as promised. The balancer has set the address, and `init` has copied the key behind
+    // `peer`.
     unsafe {
         let upstream = upstream_of(pc);
         let local = keepalive((*peer).conf).is_some_and(|keepalive| keepalive.local);
 
         Identity {
-            key: key.as_ref(),
+            key: slice::from_raw_parts(peer.add(1).cast(), usize::from(key_length)),
             address: nginx::address((*pc).sockaddr, (*pc).socklen),
             protocol: Protocol {
                 handler: (*upstream).create_request.map_or(0, |handler| handler as usize),

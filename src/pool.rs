@@ -266,9 +266,14 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
         if let Some(peer) = self.found_before(lookup) {
             return Some(peer);
         }
-        let peer = match self.recent(identity()) {
-            Some(peer) => peer,
-            None => self.search(&identity(), lookup)?,
+        // The peer that was used last: without slices, it often is the one.
+        let peer = match self.peers.get(self.recent) {
+            Some(peer)
+                if self.slices.is_none() && self.peers.is(self.recent, peer, &identity()) =>
+            {
+                self.recent
+            }
+            _ => self.search(&identity(), lookup)?,
         };
         lookup.peer = peer;
         lookup.found_at = self.births;
@@ -287,21 +292,17 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
         same.then_some(lookup.peer)
     }
 
-    /// The peer that was used last, if it is the one: without slices, it often is.
-    #[inline(always)]
-    fn recent(&self, identity: Identity<'_>) -> Option<u32> {
-        let peer = self.peers.get(self.recent)?;
-        let same = self.slices.is_none() && self.peers.is(self.recent, peer, &identity);
-        same.then_some(self.recent)
-    }
-
     #[inline(never)]
     fn search(&self, identity: &Identity<'_>, lookup: &mut Lookup) -> Option<u32> {
         let hash = self.hashes(identity, lookup).peer;
-        match &self.slices {
-            None => self.peers.find(identity, hash, |_| true),
-            Some(slices) => self.peers.find(identity, hash, |slice| slices.is(slice, identity.key)),
-        }
+        self.peers.find(hash, |index, peer| self.is(index, peer, identity))
+    }
+
+    /// Whether a peer is that of an identity.
+    #[inline(never)]
+    fn is(&self, index: u32, peer: &Peer, identity: &Identity<'_>) -> bool {
+        let in_slice = |slices: &Slices<A>| slices.is(peer.slice, identity.key);
+        self.peers.is(index, peer, identity) && self.slices.as_ref().is_none_or(in_slice)
     }
 
     fn hashes(&self, identity: &Identity<'_>, lookup: &mut Lookup) -> Hashes {

@@ -110,7 +110,7 @@ syswrite $s, "\n";
 kill 'CONT', $worker;
 
 is_new(conn(http_end($s)), 'not used past its time');
-is(wait_open(1), 1, 'but closed');
+is(wait_open(2), 2, 'but closed: "first" and "junk" are left');
 
 ###############################################################################
 

@@ -70,17 +70,9 @@ impl<A: Allocator> Peers<A> {
             && self.addresses.is(index, peer.address_length, identity.address)
     }
 
-    /// The peer with the address and the protocol of an identity, in a slice for which `same` is
-    /// true.
-    pub fn find(
-        &self,
-        identity: &Identity<'_>,
-        hash: u32,
-        same: impl Fn(u32) -> bool,
-    ) -> Option<u32> {
-        self.index.find(self.nodes.nodes(), hash, |index, peer| {
-            self.is(index, peer, identity) && same(peer.slice)
-        })
+    /// The peer with a hash for which `same` is true.
+    pub fn find(&self, hash: u32, same: impl Fn(u32, &Peer) -> bool) -> Option<u32> {
+        self.index.find(self.nodes.nodes(), hash, same)
     }
 
     /// Whether an address is not too long to be kept.
