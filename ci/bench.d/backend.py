@@ -7,9 +7,16 @@ import socket
 import sys
 
 
+# What nginx sends.
+HEAD = (
+    b"HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Sat, 21 Nov 2026 12:00:00 GMT\r\n"
+    b"Content-Type: text/plain\r\nContent-Length: %d\r\nConnection: keep-alive\r\n\r\n"
+)
+
+
 def answer(connection):
     body = connection.getsockname()[0].encode()
-    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    return HEAD % len(body) + body
 
 
 def main():

@@ -7,13 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
+from output import say
+
 HERE = os.path.dirname(os.path.abspath(__file__))
-
-
-def say(text):
-    print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
 class Backend:
@@ -55,7 +54,10 @@ class Client:
 
     def get(self, host="localhost", path="/"):
         """The body of a response with the status 200."""
-        self.socket.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        self.socket.sendall(
+            f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: curl/8.0\r\n"
+            "Accept: */*\r\n\r\n".encode()
+        )
         response = b""
         while True:
             read = self.socket.recv(65536)
@@ -73,36 +75,36 @@ class Client:
 
 
 class Nginx:
-    """A single nginx process, in a folder of its own, as long as the context lasts."""
+    """nginx, in a folder of its own under BENCH_DIR, as long as the context lasts."""
 
-    def __init__(self, directory, upstream, wrapper=(), module=None, connections=8192):
-        self.directory = directory
+    def __init__(self, upstream, wrapper=(), module=None, unused=0, uri="", locations=""):
+        self.directory = tempfile.mkdtemp(dir=os.environ["BENCH_DIR"])
         self.wrapper = wrapper
         self.port = free_port()
-        os.makedirs(directory, exist_ok=True)
         load = f"load_module {module};" if module else ""
-        with open(f"{directory}/nginx.conf", "w") as file:
+        others = "".join(f"upstream unused{i} {{ server 127.0.0.1; }}\n" for i in range(unused))
+        with open(f"{self.directory}/nginx.conf", "w") as file:
             file.write(
-                f"""
-{load}
+                f"""{load}
 daemon off;
 master_process off;
-pid {directory}/nginx.pid;
-error_log {directory}/error.log;
-events {{ worker_connections {connections}; }}
+pid {self.directory}/nginx.pid;
+error_log {self.directory}/error.log;
+events {{ worker_connections 19000; }}
 http {{
-    access_log {directory}/access.log;
+    access_log {self.directory}/access.log;
     keepalive_requests 100000000;
     proxy_http_version 1.1;
     proxy_set_header Connection "";
-    proxy_temp_path {directory}/proxy;
+    {others}
     upstream u {{
         {upstream}
         keepalive_requests 100000000;
     }}
     server {{
         listen 127.0.0.1:{self.port};
-        location / {{ proxy_pass http://u; }}
+        location / {{ proxy_pass http://u{uri}; }}
+        {locations}
     }}
 }}
 """
@@ -118,7 +120,7 @@ http {{
 
     def __exit__(self, kind, *_):
         self.process.send_signal(signal.SIGQUIT)
-        # nginx may have been about to wait for events, and the signal is none.
+        # nginx may have been about to wait for events, and a signal is none.
         try:
             socket.create_connection(("127.0.0.1", self.port)).close()
         except ConnectionError:
@@ -130,43 +132,99 @@ http {{
             raise RuntimeError(f"nginx ended with {status}: {bad}")
 
 
-class Counts(dict):
-    """Instructions, all together, and of each function with what it calls."""
+class Counts:
+    """Instructions, of all functions by their names, with what they call."""
+
+    # The callbacks, and what they call of the balancer, which is not keepalive's.
+    CALLBACKS = re.compile(
+        r"ngx_http_upstream_(init|get|free)_keepalive_peer|ngx_http_upstream_keepalive_close_handler"
+        r"|ngx_http_upstream_sliced_keepalive_module::(peer::(init|get|free)|idle::close_handler)"
+    )
+    BALANCER = re.compile(r"ngx_http_upstream_(init|get|free)_(round_robin|chash)_peer")
+
+    def __init__(self, functions, worker):
+        self.functions = functions
+        self.worker = worker
 
     @classmethod
     def read(cls, path):
+        """Reads what callgrind has written."""
         text = subprocess.run(
             ["callgrind_annotate", "--inclusive=yes", "--threshold=100", "--show-percs=no", path],
-            check=True, capture_output=True, text=True,
+            check=True,
+            capture_output=True,
+            text=True,
         ).stdout
-        counts = cls()
+        functions, worker = {}, 0
         for line in text.splitlines():
             if total := re.match(r"\s*([\d,]+)\s+PROGRAM TOTALS", line):
-                counts["all"] = int(total[1].replace(",", ""))
+                worker = number(total[1])
             elif function := re.match(r"\s*([\d,]+)\s+\S*?:(\S.*?)(?: \[.*\])?$", line):
-                name = function[2].removesuffix("'2")
-                counts[name] = max(counts.get(name, 0), int(function[1].replace(",", "")))
-        return counts
+                # A function has a line for each file that it has code from.
+                name = function[2]
+                functions[name] = max(functions.get(name, 0), number(function[1]))
+        return cls(functions, worker)
 
     def per_request(self, short, requests):
         """What each request more has cost than in a shorter run."""
-        return Counts(
-            {name: (n - short.get(name, 0)) / requests for name, n in self.items()}
-        )
+        functions = {
+            name: (count - short.functions.get(name, 0)) / requests
+            for name, count in self.functions.items()
+        }
+        return Counts(functions, (self.worker - short.worker) / requests)
+
+    def _sum(self, pattern):
+        return sum(count for name, count in self.functions.items() if pattern.fullmatch(name))
+
+    @property
+    def callbacks(self):
+        """The keepalive callbacks' share."""
+        balancer = self._sum(self.BALANCER)
+        # One balancer initialises another one.
+        if "ngx_http_upstream_init_chash_peer" in self.functions:
+            balancer -= self.functions["ngx_http_upstream_init_round_robin_peer"]
+        return self._sum(self.CALLBACKS) - balancer
 
 
-def count(directory, upstream, run, lengths=(1000, 3000), **options):
-    """The counts per request: the difference of two runs of nginx side by side, for
-    each of which `run` is called with a client and the number of requests."""
+def number(text):
+    return int(text.replace(",", ""))
+
+
+def total(path):
+    """All events that callgrind has counted, by their names."""
+    with open(path) as file:
+        lines = dict(line.strip().split(": ", 1) for line in file if ": " in line)
+    return dict(zip(lines["events"].split(), map(int, lines["summary"].split())))
+
+
+def in_rotation(keys):
+    """Requests with as many different hosts, over and over again."""
+
+    def run(client, requests):
+        for i in range(requests):
+            client.get(host=f"h{i % keys:05}.example.com")
+
+    return run
+
+
+def never_again(client, requests):
+    """Requests with a new host each time."""
+    for i in range(requests):
+        client.get(host=f"h{i:05}.example.com")
+
+
+def count(name, upstream, run, lengths=(1000, 3000), at_once=2, **options):
+    """The counts of each request: the difference of two runs of nginx, for each of which
+    `run` is called with a client and the number of requests."""
+    say(f"counting {name}")
 
     def one(length):
-        folder = f"{directory}/{length}"
-        out = f"{folder}/callgrind.out"
-        wrapper = ["valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={out}"]
-        with Nginx(folder, upstream, wrapper=wrapper, **options) as nginx:
-            run(Client(nginx.port), length)
-        return Counts.read(out)
+        with tempfile.NamedTemporaryFile(dir=os.environ["BENCH_DIR"]) as out:
+            wrapper = ["valgrind", "--quiet", "--tool=callgrind", "--callgrind-out-file=" + out.name]
+            with Nginx(upstream, wrapper=wrapper, **options) as nginx:
+                run(Client(nginx.port), length)
+            return Counts.read(out.name)
 
-    with concurrent.futures.ThreadPoolExecutor() as executor:
+    with concurrent.futures.ThreadPoolExecutor(at_once) as executor:
         short, long = executor.map(one, lengths)
     return long.per_request(short, lengths[1] - lengths[0])
