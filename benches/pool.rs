@@ -34,8 +34,7 @@ fn put(pool: &mut Pool<u32, Global>, identity: Identity<'_>, lookup: &mut Lookup
 
 fn main() -> Result<(), String> {
     // Cargo adds an option for harnesses.
-    let args: Vec<u32> =
-        env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
+    let args: Vec<u32> = env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
     let &[connections, slices, operations] = args.as_slice() else {
         return Err("usage: pool CONNECTIONS SLICES OPERATIONS".into());
     };

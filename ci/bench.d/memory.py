@@ -9,12 +9,9 @@ from output import machine, markdown, say, thousands
 CONNECTIONS = 1_000_000
 
 NOTES = """{machine}. An nginx process with one upstream of 1,000,000 connections, after one request;
-what it has more than with `keepalive 1`. Reserved is what the configuration takes of its address
-space, in bytes for each connection; resident is what is in memory, of which the slots that were
-never used are no part."""
-
-SLICE_NOTES = """The same with `slice_poolsize=1000000` and `slice_keylen=40`, in bytes for each
-slice."""
+what it has more than with `keepalive 1`, or for slices, with `slice_poolsize=1`. Reserved is what
+the configuration takes of its address space, in bytes for each; resident is what is in memory, of
+which the slots that were never used are no part."""
 
 
 def measure(keepalive, module):
