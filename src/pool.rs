@@ -10,6 +10,7 @@
 //!   lie in slabs, lists and hash chains run through them as indices.
 //! - What has become empty is as good as gone, but stays where it is until its place is needed:
 //!   the next request is likely to be of the same key.
+//! - What a hit does is inlined, and what else there may be is not, so that it costs a hit nothing.
 //! - Nothing here panics. An index that leads nowhere is an operation without effect.
 //!
 //! ```text
@@ -154,7 +155,7 @@ pub enum Refused {
 }
 
 /// The memory of a connection besides that of its slice and of its server address, in bytes.
-pub const CONNECTION_SIZE: usize =
+const CONNECTION_SIZE: usize =
     size_of::<Slot<core::ptr::NonNull<u8>>>() + size_of::<Peer>() + size_of::<u32>();
 
 // As much as nginx's keepalive module needs, which is 152 with the address, of at most 28 bytes
