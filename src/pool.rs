@@ -239,7 +239,7 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
     ) -> Put<T> {
         self.settle();
         let found = self.found_before(lookup);
-        let room = found.filter(|&peer| !self.slots.is_full() && !self.over(peer, slice_limit));
+        let room = found.filter(|&peer| !self.over(peer, slice_limit));
         match room.and_then(|peer| self.keep(peer, value, deadline)) {
             Some(slot) => Put::Kept(slot),
             None => self.put_anew(&identity(), lookup, (value, deadline), slice_limit),
