@@ -43,7 +43,7 @@ fn main() -> Result<(), String> {
         address_length: 28,
         slices: Some(SliceLimits { slices, key_length: 40 }),
     };
-    let mut pool = Pool::new_in(limits, Global).map_err(|error| error.to_string())?;
+    let mut pool = Pool::new_in(limits, &[7; 24], Global).map_err(|error| error.to_string())?;
     let identities: Vec<_> =
         (0..connections).map(|i| (key(i % slices), address(i / slices))).collect();
     let identity = |i: u32| {

@@ -24,7 +24,7 @@ use crate::builtin;
 use crate::idle::{self, Idle};
 use crate::nginx;
 use crate::peer;
-use crate::pool::{Length, Pool};
+use crate::pool::{Length, Pool, Seed};
 
 mod keepalive;
 pub mod params;
@@ -377,13 +377,29 @@ unsafe fn init_upstream(
         if (*conf).idle.is_null() {
             return None;
         }
-        (*conf).pool = Some(Pool::new_in(limits, allocator).ok()?);
+        (*conf).pool = Some(Pool::new_in(limits, &seed(cf)?, allocator).ok()?);
         nginx::add_cleanup((*cf).pool, Some(idle::close_all), conf.cast())?;
 
         (*conf).original_init_peer = (*upstream).peer.init;
         (*upstream).peer.init = Some(peer::init);
     }
     Some(())
+}
+
+/// A seed that clients do not know; `None` if there is none.
+///
+/// # Safety
+///
+/// `cf` is valid.
+unsafe fn seed(cf: *mut ngx_conf_t) -> Option<Seed> {
+    let mut seed = Seed::default();
+    match getrandom::fill(&mut seed) {
+        Ok(()) => Some(seed),
+        Err(error) => {
+            ngx_conf_log_error!(NGX_LOG_EMERG, cf, "getrandom() failed: {error}");
+            None
+        }
+    }
 }
 
 /// The length of the longest address among an upstream's servers, in bytes. Names may turn out to

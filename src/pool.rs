@@ -26,6 +26,7 @@ use core::num::NonZeroU64;
 use allocator_api2::alloc::Allocator;
 pub use allocator_api2::collections::TryReserveError;
 
+pub use self::hasher::Seed;
 use self::hasher::{Hasher, Hashes};
 use self::list::{InPool, List, NIL};
 use self::peers::{Peer, Peers};
@@ -180,12 +181,13 @@ pub struct Pool<T, A: Allocator> {
 }
 
 impl<T: Copy, A: Allocator + Clone> Pool<T, A> {
-    /// Makes an empty pool; all the memory that it will ever use is allocated here.
+    /// Makes an empty pool; all the memory that it will ever use is allocated here. Nobody but the
+    /// caller should know the seed.
     ///
     /// # Errors
     ///
     /// The allocator has not enough memory.
-    pub fn new_in(limits: Limits, allocator: A) -> Result<Self, TryReserveError> {
+    pub fn new_in(limits: Limits, seed: &Seed, allocator: A) -> Result<Self, TryReserveError> {
         let Limits { connections, address_length, slices } = limits;
         Ok(Pool {
             slots: Slots::new_in(connections, allocator.clone())?,
@@ -197,7 +199,7 @@ impl<T: Copy, A: Allocator + Clone> Pool<T, A> {
                 Some(limits) => Some(Slices::new_in(limits, connections, allocator)?),
                 None => None,
             },
-            hasher: Hasher::new(),
+            hasher: Hasher::new(seed),
             births: NonZeroU64::MIN,
             recent: NIL,
             limits,

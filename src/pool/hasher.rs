@@ -2,7 +2,14 @@
 
 use core::hash::{BuildHasher, Hasher as _};
 
+use foldhash::SharedSeed;
+use foldhash::fast::SeedableRandomState;
+use siphasher::sip::SipHasher13;
+
 use super::{Identity, Protocol};
+
+/// What makes the hashes of one pool differ from those of all others: random bytes.
+pub type Seed = [u8; 24];
 
 /// The hashes of an identity.
 #[derive(Clone, Copy, Debug)]
@@ -15,27 +22,33 @@ pub struct Hashes {
 
 /// Hashes identities.
 ///
-/// Keys come from clients. They are hashed by the standard library's SipHash, with a seed that
-/// clients do not know, so nobody can make many keys that share a bucket. The rest comes from the
-/// configuration, and a faster hash of it is added.
+/// Keys come from clients. They are hashed by SipHash, with a seed that clients do not know, so
+/// nobody can make many keys that share a bucket. The rest comes from the configuration, and a
+/// faster hash of it is added.
 pub struct Hasher {
-    keys: std::hash::RandomState,
-    servers: foldhash::fast::RandomState,
+    keys: SipHasher13,
+    servers: SeedableRandomState,
 }
 
 impl Hasher {
-    /// A hasher with seeds of its own.
-    pub fn new() -> Self {
+    /// A hasher with this seed.
+    pub fn new(seed: &Seed) -> Self {
+        let (keys, servers) = seed.split_at(16);
+        let keys = <&[u8; 16]>::try_from(keys).unwrap_or(&[0; 16]);
+        let servers = <[u8; 8]>::try_from(servers).unwrap_or_default();
         Hasher {
-            keys: std::hash::RandomState::new(),
-            servers: foldhash::fast::RandomState::default(),
+            keys: SipHasher13::new_with_key(keys),
+            servers: SeedableRandomState::with_seed(
+                u64::from_ne_bytes(servers),
+                SharedSeed::global_fixed(),
+            ),
         }
     }
 
     /// The hashes of an identity.
     pub fn hash(&self, identity: &Identity<'_>) -> Hashes {
         let Identity { key, address, protocol: Protocol { handler, location, tls } } = *identity;
-        let key = if key.is_empty() { 0 } else { self.hash_key(key) };
+        let key = if key.is_empty() { 0 } else { self.keys.hash(key) };
 
         let mut hasher = self.servers.build_hasher();
         hasher.write_u64(key);
@@ -45,11 +58,5 @@ impl Hasher {
 
         // The lower half of a good hash is one, too.
         Hashes { slice: key as u32, peer: hasher.finish() as u32 }
-    }
-
-    fn hash_key(&self, key: &[u8]) -> u64 {
-        let mut hasher = self.keys.build_hasher();
-        hasher.write(key);
-        hasher.finish()
     }
 }

@@ -9,12 +9,13 @@ use super::*;
 
 const HTTP: Protocol = Protocol { handler: 1, location: 0, tls: false };
 const NO_LIMIT: u32 = u32::MAX;
+const SEED: Seed = [7; 24];
 const ANY_TIME: Deadline = Deadline::MAX;
 
 fn pool(connections: u32, slices: u32) -> Pool<u32, Global> {
     let slices = Some(SliceLimits { slices, key_length: 8 });
     let limits = Limits { connections, address_length: 8, slices };
-    Pool::new_in(limits, Global).unwrap()
+    Pool::new_in(limits, &SEED, Global).unwrap()
 }
 
 fn id<'a>(key: &'a str, address: &'a str) -> Identity<'a> {
@@ -309,9 +310,15 @@ fn pop_empties_the_pool_from_the_oldest() {
 }
 
 #[test]
-fn each_pool_has_its_own_seed() {
-    let seen: HashSet<u32> = (0..8).map(|_| pool(1, 1).hasher.hash(&id("a", "1")).slice).collect();
-    assert!(seen.len() > 1);
+fn each_seed_has_its_own_hashes() {
+    let hashes = |i: usize| {
+        let mut seed = SEED;
+        seed[i] ^= 1;
+        Hasher::new(&seed).hash(&id("a", "1"))
+    };
+    let slices: HashSet<u32> = (0..16).map(|i| hashes(i).slice).collect();
+    let peers: HashSet<u32> = (0..24).map(|i| hashes(i).peer).collect();
+    assert_eq!((slices.len(), peers.len()), (16, 24));
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -495,10 +502,11 @@ proptest! {
         key_length in 0..4u16,
         address_length in 1..4u16,
         operations in operations(),
+        seed in any::<Seed>(),
     ) {
         let slices = slices.map(|slices| SliceLimits { slices, key_length });
         let limits = Limits { connections, address_length, slices };
-        let mut pool = Pool::new_in(limits, Global).unwrap();
+        let mut pool = Pool::new_in(limits, &seed, Global).unwrap();
         // Without slices, everything has the same key, and only connections are limited.
         let unlimited = SliceLimits { slices: u32::MAX, key_length: Length::MAX };
         let slices = slices.unwrap_or(unlimited);
