@@ -16,7 +16,7 @@ use ngx::core::{NGX_CONF_ERROR, NGX_CONF_OK, NgxStr};
 use ngx::http::{
     HttpModule, HttpModuleConfExt, HttpModuleMainConf, HttpModuleServerConf, NgxHttpUpstreamModule,
 };
-use ngx::{ngx_conf_log_error, ngx_string};
+use ngx::{ngx_conf_log_error, ngx_log_error, ngx_string};
 
 pub(crate) use self::keepalive::Keepalive;
 use self::params::{Error, HintsParams, Params};
@@ -182,8 +182,11 @@ impl HttpModule for Module {
 
         for &upstream in upstreams_of(upstreams) {
             // SAFETY: the array holds pointers to upstreams.
-            if unsafe { init_upstream(cf, upstream) }.is_none() {
-                return NGX_CONF_ERROR;
+            unsafe {
+                if init_upstream(cf, upstream).is_none() {
+                    log_no_memory(cf, upstream);
+                    return NGX_CONF_ERROR;
+                }
             }
         }
         NGX_CONF_OK
@@ -399,6 +402,25 @@ unsafe fn seed(cf: *mut ngx_conf_t) -> Option<Seed> {
             ngx_conf_log_error!(NGX_LOG_EMERG, cf, "getrandom() failed: {error}");
             None
         }
+    }
+}
+
+/// Says for which upstream there is no memory, since nginx itself names but the size, if anything.
+///
+/// # Safety
+///
+/// `cf` is valid, and so is the upstream, which was read from a configuration file.
+unsafe fn log_no_memory(cf: *mut ngx_conf_t, upstream: *mut ngx_http_upstream_srv_conf_t) {
+    // SAFETY: as promised; the file's name ends with a null byte.
+    unsafe {
+        let name = NgxStr::from_ngx_str((*upstream).host);
+        let file = NgxStr::from_bytes(CStr::from_ptr((*upstream).file_name.cast()).to_bytes());
+        let line = (*upstream).line;
+        ngx_log_error!(
+            NGX_LOG_EMERG,
+            (*cf).log,
+            "could not allocate memory for \"keepalive\" in upstream \"{name}\" in {file}:{line}"
+        );
     }
 }
 
