@@ -15,6 +15,7 @@ use lib ($ENV{NGINX_TESTS_DIR} ? "$ENV{NGINX_TESTS_DIR}/lib" : ()),
 	"$FindBin::Bin/lib";
 
 use Test::Nginx;
+use Test::Configuration;
 
 ###############################################################################
 
@@ -155,60 +156,13 @@ sub valid {
 sub invalid {
 	my ($t, $directives, $message) = @_;
 
-	my $dir = $t->testdir();
 	my $out = check($t, $directives);
-	my @lines = $out =~ /^nginx: \[emerg\] (.*)$/gm;
 
-	unless ($message =~ / variable$/ && $message =~ /^unknown/) {
-		my ($before) = $t->read_file('check.conf') =~ /^(.*?)\Q$directives/s;
-		my $line = 1 + ($before =~ tr/\n//);
+	$message .= place($t, $directives)
+		unless $message =~ /^unknown .* variable$/;
 
-		$message .= " in $dir/check.conf:$line";
-	}
-
-	is(join("\n", @lines, $out =~ /(test failed)$/m),
+	is(join("\n", messages($out, 'emerg'), $out =~ /(test failed)$/m),
 		"$message\ntest failed", $directives);
-}
-
-###############################################################################
-
-# what "nginx -t" prints about an upstream with these directives
-
-sub check {
-	my ($t, $directives) = @_;
-
-	my $dir = $t->testdir();
-
-	$t->write_file_expand('check.conf', <<"EOF");
-%%TEST_GLOBALS%%
-
-daemon off;
-
-events {
-}
-
-http {
-    %%TEST_GLOBALS_HTTP%%
-
-    upstream u {
-        server 127.0.0.1:8081;
-        $directives
-    }
-
-    server {
-        listen       127.0.0.1:8080;
-        server_name  localhost;
-
-        location / {
-            proxy_pass http://u;
-        }
-    }
-}
-EOF
-
-	my $run = "$Test::Nginx::NGINX -t -p $dir/ -c check.conf -e check.log";
-
-	return scalar `$run 2>&1`;
 }
 
 ###############################################################################

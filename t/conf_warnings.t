@@ -15,6 +15,7 @@ use lib ($ENV{NGINX_TESTS_DIR} ? "$ENV{NGINX_TESTS_DIR}/lib" : ()),
 
 use Test::Nginx;
 use Test::Backend;
+use Test::Configuration;
 
 ###############################################################################
 
@@ -23,7 +24,7 @@ select STDOUT; $| = 1;
 
 my $t = Test::Nginx->new()->has(qw/http proxy/)->plan(16);
 
-is(check($t, "keepalive 16 $_;"), '', "no warning: $_")
+is(warns_of($t, "keepalive 16 $_;"), '', "no warning: $_")
 	for '', 'local', 'slice_key=$host', 'slice_key=$host slice_conn=4'
 	. ' slice_dyn=$arg_n slice_poolsize=3 slice_keylen=5 slice_strict local';
 
@@ -39,7 +40,7 @@ for my $parameter (
 		qq!parameter "$name" has no effect without "slice_key"!);
 }
 
-my $out = check($t, 'keepalive 16 slice_conn=4 slice_keylen=5;');
+my $out = warns_of($t, 'keepalive 16 slice_conn=4 slice_keylen=5;');
 
 like($out, qr/"slice_conn" has no effect/, 'first of two');
 like($out, qr/"slice_keylen" has no effect/, 'second of two');
@@ -104,55 +105,20 @@ is(get('/noeffect/', 'e'), $c[5], 'no effect on what is shared');
 sub warned {
 	my ($t, $parameters, $message) = @_;
 
-	my $dir = $t->testdir();
-	my $out = check($t, "keepalive 16 $parameters;");
-	my ($before) = $t->read_file('check.conf') =~ /^(.*?)keepalive 16/s;
-	my $line = 1 + ($before =~ tr/\n//);
+	my $directive = "keepalive 16 $parameters;";
 
-	is($out, "$message in $dir/check.conf:$line", $parameters);
+	is(warns_of($t, $directive), $message . place($t, $directive),
+		$parameters);
 }
 
-###############################################################################
+# what nginx warns of, if there are no errors
 
-# what "nginx -t" warns of in an upstream with these directives
-
-sub check {
+sub warns_of {
 	my ($t, $directives) = @_;
 
-	my $dir = $t->testdir();
+	my $out = check($t, $directives);
 
-	$t->write_file_expand('check.conf', <<"EOF");
-%%TEST_GLOBALS%%
-
-daemon off;
-
-events {
-}
-
-http {
-    %%TEST_GLOBALS_HTTP%%
-
-    upstream u {
-        server 127.0.0.1:8081;
-        $directives
-    }
-
-    server {
-        listen       127.0.0.1:8080;
-        server_name  localhost;
-
-        location / {
-            proxy_pass http://u;
-        }
-    }
-}
-EOF
-
-	my $run = "$Test::Nginx::NGINX -t -p $dir/ -c check.conf -e check.log";
-	my $out = `$run 2>&1`;
-
-	return $out unless $out =~ /test is successful/;
-	return join "\n", $out =~ /^nginx: \[warn\] (.*)$/gm;
+	return $out =~ /test is successful/ ? messages($out, 'warn') : $out;
 }
 
 ###############################################################################

@@ -1,0 +1,89 @@
+package Test::Configuration;
+
+# What nginx says about a configuration, for tests of good and bad ones.
+
+###############################################################################
+
+use warnings;
+use strict;
+
+use base qw/ Exporter /;
+
+our @EXPORT = qw/ check place messages /;
+
+###############################################################################
+
+# what "nginx -t" prints about a configuration with these directives in an
+# upstream, or in another context; $? is then what it ended with
+
+sub check {
+	my ($t, $directives, $context) = @_;
+
+	my %at = map { $_ => '' } qw/ main http upstream server location /;
+
+	$context = 'upstream' unless defined $context;
+	die "No such context: $context\n" unless exists $at{$context};
+
+	$at{$context} = $directives;
+
+	$t->write_file_expand('check.conf', <<"EOF");
+%%TEST_GLOBALS%%
+
+daemon off;
+$at{main}
+
+events {
+}
+
+http {
+    %%TEST_GLOBALS_HTTP%%
+    $at{http}
+
+    upstream u {
+        server 127.0.0.1:8081;
+        $at{upstream}
+    }
+
+    server {
+        listen       127.0.0.1:8080;
+        server_name  localhost;
+        $at{server}
+
+        location / {
+            proxy_pass http://u;
+            $at{location}
+        }
+    }
+}
+EOF
+
+	my $dir = $t->testdir();
+	my $run = "$Test::Nginx::NGINX -t -p $dir/ -c check.conf -e check.log";
+
+	return scalar `$run 2>&1`;
+}
+
+# the place of these directives in the configuration, in nginx's words
+
+sub place {
+	my ($t, $directives) = @_;
+
+	my ($before) = $t->read_file('check.conf') =~ /^(.*?)\Q$directives/s;
+	my $line = 1 + ($before =~ tr/\n//);
+
+	return ' in ' . $t->testdir() . "/check.conf:$line";
+}
+
+# the messages of a level
+
+sub messages {
+	my ($out, $level) = @_;
+
+	return join "\n", $out =~ /^nginx: \[$level\] (.*)$/gm;
+}
+
+###############################################################################
+
+1;
+
+###############################################################################
