@@ -14,17 +14,20 @@ our @EXPORT = qw/ check place messages /;
 ###############################################################################
 
 # what "nginx -t" prints about a configuration with these directives in an
-# upstream, or in another context; $? is then what it ended with
+# upstream, or in another context, or with those of a hash in several; $? is then
+# what it ended with
 
 sub check {
 	my ($t, $directives, $context) = @_;
 
 	my %at = map { $_ => '' } qw/ main http upstream server location /;
+	my %given = ref $directives ? %$directives
+		: ($context || 'upstream' => $directives);
 
-	$context = 'upstream' unless defined $context;
-	die "No such context: $context\n" unless exists $at{$context};
-
-	$at{$context} = $directives;
+	for my $name (keys %given) {
+		die "No such context: $name\n" unless exists $at{$name};
+		$at{$name} = $given{$name};
+	}
 
 	$t->write_file_expand('check.conf', <<"EOF");
 %%TEST_GLOBALS%%
