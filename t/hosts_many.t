@@ -173,6 +173,7 @@ sub flood {
 
 		wait_for(sub { ($open = open_conns($port)) <= $limit });
 		$most = $open if $open > $most;
+		return if $most > $limit;
 	}
 }
 
