@@ -285,7 +285,8 @@ accepted('keepalive_timeout 5 5; keepalive_requests 5; keepalive_time 5;', $_)
 	for qw/ http server location /;
 
 accepted('upstream v { keepalive 4; server 127.0.0.1:1; }', 'http');
-refused('upstream v { keepalive 4; }', 'no servers are inside upstream', 'http');
+refused('upstream v { keepalive 4; }', 'no servers are inside upstream',
+	'http');
 
 # what is not the directive
 

@@ -142,12 +142,12 @@ is(old('/http_host/', ''), $none, 'no Host again');
 
 like(host('/host/', undef), qr/ 400 /, 'no Host in HTTP/1.1');
 like(host('/host/', "a.example\r\nHost: b.example"), qr/ 400 /, 'two Hosts');
-like(host('/host/', "a.example\r\nHost: a.example"), qr/ 400 /, 'twice the same');
+like(host('/host/', "a.example\r\nHost: a.example"), qr/ 400 /, 'one twice');
 
 my $empty = old('/host/', "Host:\n");
 ok($empty eq $first || $empty =~ / 400 /, 'empty Host is refused or none');
 
-# what the request line says goes before Host; only $http_host follows the header
+# what the request line says goes before Host, but for $http_host
 
 is(line('/host/', 'a.example', 'b.example'), $conns{'/host/'},
 	'request line by $host');
