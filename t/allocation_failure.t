@@ -30,9 +30,10 @@ use Test::Configuration;
 select STDERR; $| = 1;
 select STDOUT; $| = 1;
 
-# seconds in which any request must have ended
+# seconds in which any request must have ended, below those after which it is
+# given up
 
-use constant LIMIT => 5;
+use constant LIMIT => 7;
 
 my $t = Test::Nginx->new()->has(qw/http http_ssl proxy map/)
 	->has_daemon('openssl');
