@@ -1,0 +1,170 @@
+//! What is checked from outside: sockets, memory, logs.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::backend::{Context, Identity};
+use crate::nginx::Nginx;
+use crate::process::{self, Socket};
+use crate::upstreams::{LOCATIONS, UPSTREAMS, upstream_of};
+
+/// What a process's memory may grow by in a minute, in kilobytes, once it has worked for a minute:
+/// its heap is fragmented a little more or less. A leak of four bytes a request would be more.
+const GROWTH: u64 = 1024;
+
+/// The time between two looks at the memory.
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// nginx's ordinary log is emptied when it is longer, in bytes.
+const LONG_LOG: u64 = 64 << 20;
+
+/// Whether each worker keeps within its limits; to be called while no request is under way.
+pub fn limits(context: &Context, nginx: &Nginx) {
+    for (worker, sockets) in process::sockets(&nginx.workers()) {
+        for (index, upstream) in UPSTREAMS.iter().enumerate() {
+            let idle = sockets.iter().filter(|socket| upstream_of(socket.remote) == Some(index));
+            let idle: Vec<_> = idle.collect();
+            let (count, limit) = (idle.len(), upstream.connections);
+            if count > limit {
+                context.report.violation(|| {
+                    format!("worker {worker} has {count} idle connections of {}", upstream.name)
+                });
+            }
+            slices(context, worker, index, &idle);
+        }
+    }
+}
+
+/// Whether the slices of an upstream in a worker are not too many, and not too large.
+fn slices(context: &Context, worker: u32, upstream: usize, idle: &[&Socket]) {
+    let keys = keys(context, upstream, idle);
+    let (name, most) = (UPSTREAMS[upstream].name, UPSTREAMS[upstream].slices);
+    if keys.len() > most {
+        let report = &context.report;
+        report.violation(|| format!("worker {worker} has {} slices of {name}", keys.len()));
+    }
+    for (key, count) in keys {
+        if count > (UPSTREAMS[upstream].slice_limit)(&key) {
+            context.report.violation(|| {
+                format!("worker {worker} has {count} idle connections of {name} under {key:?}")
+            });
+        }
+    }
+}
+
+/// How many of the connections are under which key.
+fn keys(context: &Context, upstream: usize, idle: &[&Socket]) -> HashMap<String, usize> {
+    let connections = context.connections.lock().expect("nobody panics with the lock");
+    let identity = |socket: &&Socket| connections.get(&(socket.remote, socket.local));
+    let mut keys = HashMap::new();
+    for Identity { location, key } in idle.iter().filter_map(identity) {
+        if LOCATIONS[*location].upstream == upstream {
+            *keys.entry(key.clone()).or_default() += 1;
+        }
+    }
+    keys
+}
+
+/// How many connections to backends the workers have.
+pub fn connections(nginx: &Nginx) -> usize {
+    let sockets = process::sockets(&process::children(nginx.pid));
+    let is_upstream = |socket: &&Socket| upstream_of(socket.remote).is_some();
+    sockets.values().flatten().filter(is_upstream).count()
+}
+
+/// The memory of nginx's processes, minute by minute.
+pub struct Memory {
+    looked: Instant,
+    /// Of the processes that were there at the last look, and whether also before it.
+    before: HashMap<u32, (u64, bool)>,
+    /// How many processes were compared.
+    pub compared: u64,
+}
+
+impl Memory {
+    /// Nothing is known yet.
+    pub fn new() -> Self {
+        Memory { looked: Instant::now(), before: HashMap::new(), compared: 0 }
+    }
+
+    /// Looks at the memory once a minute, and compares.
+    pub fn look(&mut self, context: &Context, nginx: &Nginx) {
+        if self.looked.elapsed() < MINUTE {
+            return;
+        }
+        self.looked = Instant::now();
+        let mut now = HashMap::new();
+        for process in process::children(nginx.pid).into_iter().chain([nginx.pid]) {
+            let Some(size) = process::memory(process) else { continue };
+            let before = self.before.get(&process);
+            if let Some(&(before, true)) = before {
+                self.compared += 1;
+                if size > before + GROWTH {
+                    context.report.violation(|| {
+                        format!("process {process} grew from {before} to {size} kB in a minute")
+                    });
+                }
+            }
+            now.insert(process, (size, before.is_some()));
+        }
+        self.before = now;
+    }
+}
+
+/// nginx's logs.
+pub struct Logs {
+    grave: PathBuf,
+    ordinary: PathBuf,
+    read: usize,
+    /// The workers that were killed on purpose.
+    killed: HashSet<u32>,
+}
+
+impl Logs {
+    /// Those in nginx's folder.
+    pub fn new(dir: &Path) -> Self {
+        let (grave, ordinary) = (dir.join("grave.log"), dir.join("error.log"));
+        Logs { grave, ordinary, read: 0, killed: HashSet::new() }
+    }
+
+    /// A worker has been killed on purpose, which will be in the log.
+    pub fn expect_killed(&mut self, worker: u32) {
+        self.killed.insert(worker);
+    }
+
+    /// Looks for lines that should not be there.
+    pub fn look(&mut self, context: &Context) {
+        let log = fs::read_to_string(&self.grave).unwrap_or_default();
+        let new = log.get(self.read..).unwrap_or_default();
+        let new = &new[..new.rfind('\n').map_or(0, |end| end + 1)];
+        self.read += new.len();
+        for line in new.lines() {
+            if !self.is_expected(line) {
+                context.report.violation(|| format!("nginx logged: {line}"));
+            }
+        }
+        if fs::metadata(&self.ordinary).is_ok_and(|file| file.len() > LONG_LOG) {
+            let _ = fs::File::create(&self.ordinary);
+        }
+    }
+
+    fn is_expected(&mut self, line: &str) -> bool {
+        let killed = line.split_once("worker process ").and_then(|(_, rest)| {
+            let (worker, how) = rest.split_once(' ')?;
+            (how == "exited on signal 9").then_some(worker.parse().ok()?)
+        });
+        killed.is_some_and(|worker| self.killed.remove(&worker))
+    }
+
+    /// What nginx's ordinary log says about a request.
+    pub fn about(dir: &Path, id: u64) -> String {
+        let log = fs::read(dir.join("error.log")).unwrap_or_default();
+        let (log, wanted) = (String::from_utf8_lossy(&log), format!("?{id:x} HTTP/"));
+        log.lines()
+            .filter(|line| line.contains(&wanted))
+            .map(|line| format!("\n  {line}"))
+            .collect()
+    }
+}

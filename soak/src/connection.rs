@@ -1,0 +1,263 @@
+//! A connection at a backend: it remembers what its first request was about, and finds fault with
+//! any other one. It also spoils requests on purpose.
+
+use std::io::{ErrorKind, Result};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::server::TlsStream;
+
+use crate::answer;
+use crate::backend::{Context, Identity, Server};
+use crate::faults::{Fault, IdleFault};
+use crate::upstreams::{LOCATIONS, UPSTREAMS};
+use crate::wire::{self, Body, Wire};
+
+/// For how long servers with hints keep an idle connection, in seconds.
+pub const KEPT: u64 = 2;
+
+/// Longer than nginx waits for an answer.
+const STALL: Duration = Duration::from_secs(4);
+
+/// For how long requests may still come after an idle fault.
+const LATE: Duration = Duration::from_secs(1);
+
+/// A request, as far as backends are interested.
+pub struct Request {
+    /// Its number.
+    pub id: u64,
+    /// Whether it is a `HEAD`.
+    pub head: bool,
+    identity: Identity,
+    refused: bool,
+    length: usize,
+}
+
+/// A connection, with or without TLS.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin {
+    /// The TCP connection below.
+    fn tcp(&self) -> &TcpStream;
+}
+
+impl Stream for TcpStream {
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Stream for TlsStream<TcpStream> {
+    fn tcp(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
+
+/// A connection.
+pub struct Connection<'a, S> {
+    context: &'a Context,
+    server: Server,
+    peer: SocketAddr,
+    /// The name that the client gave with TLS; `None` without TLS.
+    name: Option<String>,
+    /// The identity of the first request.
+    first: Option<Identity>,
+    rng: SmallRng,
+    wire: Wire<S>,
+}
+
+impl<'a, S: Stream> Connection<'a, S> {
+    /// A connection without any request yet. `name` is what the client gave with TLS.
+    pub fn new(
+        context: &'a Context,
+        server: Server,
+        peer: SocketAddr,
+        name: Option<String>,
+        stream: S,
+    ) -> Self {
+        let (rng, wire) = (SmallRng::from_rng(&mut rand::rng()), Wire::new(stream));
+        Connection { context, server, peer, name, first: None, rng, wire }
+    }
+
+    /// Serves requests, until the connection ends.
+    pub async fn run(mut self) -> Result<()> {
+        let mut request = self.request().await?;
+        loop {
+            self.check(&request);
+            let fault = Fault::pick(&mut self.rng);
+            if !self.answer(&request, fault).await? {
+                return Ok(());
+            }
+            match self.next_request().await? {
+                Some(next) => request = next,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Waits for a request.
+    async fn request(&mut self) -> Result<Request> {
+        let parsed = self.wire.head(|head| wire::request(head, parse)).await;
+        match &parsed {
+            Err(error) if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::Other) => {
+                let first = &self.first;
+                self.context.report.violation(|| format!("no request after {first:?}: {error}"));
+            }
+            // nginx has closed the connection: without this, hundreds of thousands of them would
+            // be left to time out, and /proc/net/tcp slow to read.
+            Err(_) => self.wire.stream.tcp().set_zero_linger()?,
+            Ok(_) => {}
+        }
+        parsed
+    }
+
+    /// Waits for another request; spoils the connection meanwhile, if it is to be.
+    async fn next_request(&mut self) -> Result<Option<Request>> {
+        if let Some((fault, after)) = IdleFault::pick(&mut self.rng) {
+            if let Ok(request) = timeout(after, self.request()).await {
+                return request.map(Some);
+            }
+            self.spoil(fault).await?;
+            return Ok(None);
+        }
+        if !UPSTREAMS[self.server.upstream].hints {
+            return self.request().await.map(Some);
+        }
+        match timeout(Duration::from_secs(KEPT), self.request()).await {
+            Ok(request) => request.map(Some),
+            // nginx was told so, and it is no fault.
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Does what no good server does to an idle connection.
+    async fn spoil(&mut self, fault: IdleFault) -> Result<()> {
+        self.context.report.faults.add();
+        self.context.ledger.idle_fault(self.server.address, self.first.clone(), fault);
+        match fault {
+            IdleFault::Accept | IdleFault::Close => return Ok(()),
+            IdleFault::Reset => return self.wire.stream.tcp().set_zero_linger(),
+            IdleFault::HalfClose => self.wire.stream.shutdown().await?,
+            IdleFault::Bytes => self.wire.stream.write_all(answer::TIMEOUT).await?,
+        }
+        if let Ok(Ok(request)) = timeout(LATE, self.request()).await {
+            self.check(&request);
+            self.context.ledger.requests.spoiled(request.id, Fault::Late);
+        }
+        Ok(())
+    }
+
+    /// Whether the connection may carry this request.
+    fn check(&mut self, request: &Request) {
+        let report = &self.context.report;
+        self.context.ledger.requests.saw(request.id);
+        let location = &LOCATIONS[request.identity.location];
+        let name = (location.scheme == "https").then(|| request.identity.key.clone());
+        if location.upstream != self.server.upstream || name != self.name {
+            let (identity, server) = (&request.identity, self.server.address);
+            report.violation(|| format!("{identity:?} on {server}, TLS name {:?}", self.name));
+        }
+        match &self.first {
+            None => {
+                let mut connections =
+                    self.context.connections.lock().expect("nobody panics with the lock");
+                connections.insert((self.server.address, self.peer), request.identity.clone());
+                self.first = Some(request.identity.clone());
+            }
+            Some(first) => {
+                report.reused.add();
+                if *first != request.identity {
+                    report.violation(|| format!("{:?} after {first:?}", request.identity));
+                } else if request.refused {
+                    report.violation(|| format!("a connection of {first:?} was kept"));
+                }
+            }
+        }
+    }
+
+    /// Reads the body, which must be the client's.
+    async fn read_body(&mut self, request: &Request) -> Result<()> {
+        let body = self.wire.body(Body::Length(request.length)).await?;
+        if body != answer::filling(request.id, body.len()) {
+            self.context.report.violation(|| format!("foreign body of request {:x}", request.id));
+        }
+        Ok(())
+    }
+
+    /// Answers a request, or spoils it; false if the connection is done with.
+    async fn answer(&mut self, request: &Request, fault: Option<Fault>) -> Result<bool> {
+        if let Some(fault) = fault {
+            self.context.report.faults.add();
+            self.context.ledger.requests.spoiled(request.id, fault);
+        }
+        if fault == Some(Fault::Early) {
+            let answer = answer::whole(&mut self.rng, request, self.server);
+            self.wire.stream.write_all(&answer).await?;
+            self.read_body(request).await?;
+            return Ok(true);
+        }
+        if fault != Some(Fault::Reset) {
+            self.read_body(request).await?;
+        }
+        let answer = answer::whole(&mut self.rng, request, self.server);
+        match fault {
+            None | Some(Fault::Early | Fault::Late) => {}
+            Some(Fault::Slow) => sleep(Duration::from_millis(self.rng.random_range(20..600))).await,
+            Some(fault) => {
+                self.spoil_request(request, fault, &answer).await?;
+                return Ok(false);
+            }
+        }
+        self.wire.stream.write_all(&answer).await?;
+        Ok(true)
+    }
+
+    /// Does what no good server does to a request, which ends the connection.
+    async fn spoil_request(
+        &mut self,
+        request: &Request,
+        fault: Fault,
+        answer: &[u8],
+    ) -> Result<()> {
+        let half = self.rng.random_range(1..answer.len());
+        match fault {
+            Fault::Reset => return self.wire.stream.tcp().set_zero_linger(),
+            Fault::HalfClose => {
+                self.wire.stream.shutdown().await?;
+                let _ = timeout(LATE, self.wire.drain()).await;
+            }
+            Fault::Truncate => self.wire.stream.write_all(&answer[..half]).await?,
+            Fault::BrokenHeader => {
+                // The client of a HEAD would wait for the end of the connection.
+                let status = !request.head && self.rng.random();
+                let broken = if status { answer::NO_STATUS } else { answer::NO_FIELD };
+                self.wire.stream.write_all(broken).await?;
+            }
+            Fault::Stall => {
+                if self.rng.random() {
+                    self.wire.stream.write_all(&answer[..half]).await?;
+                }
+                let _ = timeout(STALL, self.wire.drain()).await;
+            }
+            Fault::Close | Fault::Slow | Fault::Early | Fault::Late => {}
+        }
+        Ok(())
+    }
+}
+
+fn parse(method: &str, target: &str, fields: wire::Fields<'_>) -> Option<Request> {
+    let (_, id) = target.split_once('?')?;
+    let (location, key) = (fields.number("X-Location")?, fields.get("X-Slice")?);
+    LOCATIONS.get(location)?;
+    let identity = Identity::new(location, key);
+    Some(Request {
+        id: u64::from_str_radix(id, 16).ok()?,
+        head: method == "HEAD",
+        refused: UPSTREAMS[LOCATIONS[location].upstream].refuses(key),
+        length: fields.number("Content-Length").unwrap_or(0),
+        identity,
+    })
+}

@@ -1,0 +1,143 @@
+//! A request and its answer, on a client's connection.
+
+use std::net::SocketAddr;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::answer;
+use crate::backend::Identity;
+use crate::faults::Failure;
+use crate::upstreams::{LOCATIONS, UPSTREAMS};
+use crate::wire::{self, Body, Wire};
+
+/// An open connection to nginx.
+pub struct Connection {
+    /// What it is read from and written to.
+    pub wire: Wire<TcpStream>,
+    /// The client's port.
+    pub port: u16,
+    /// The worker at the other end, when it has answered.
+    pub worker: Option<u32>,
+}
+
+/// A request.
+pub struct Request {
+    /// Its number.
+    pub id: u64,
+    /// The index of its location.
+    pub location: usize,
+    /// Its method.
+    pub method: &'static str,
+    /// Its host.
+    pub host: String,
+    /// The length of its body.
+    pub body: usize,
+    /// Whether it is the last one on its connection.
+    pub close: bool,
+}
+
+/// An answer.
+pub struct Answer {
+    /// Its status.
+    pub status: u16,
+    /// The request that the backend has answered; none if it is not the backend's answer.
+    pub id: Option<u64>,
+    /// The server that has answered.
+    pub server: Option<SocketAddr>,
+    /// The servers that nginx has tried.
+    pub tried: Vec<SocketAddr>,
+    /// The worker that has answered.
+    pub worker: Option<u32>,
+    /// Whether it is the last one on its connection.
+    pub close: bool,
+    body: Body,
+}
+
+impl Request {
+    /// What nginx looks for a connection under.
+    pub fn identity(&self) -> Identity {
+        let upstream = &UPSTREAMS[LOCATIONS[self.location].upstream];
+        Identity::new(self.location, &upstream.key_of(&self.host))
+    }
+
+    /// Everything, as it is sent.
+    pub fn bytes(&self) -> Vec<u8> {
+        let Request { id, location, method, host, body, close } = self;
+        let path = LOCATIONS[*location].path;
+        let connection = if *close { "close" } else { "keep-alive" };
+        let length = match *method {
+            "POST" => format!("Content-Length: {body}\r\n"),
+            _ => String::new(),
+        };
+        let head = format!(
+            "{method} {path}?{id:x} HTTP/1.1\r\nHost: {host}\r\nConnection: {connection}\r\n\
+             {length}\r\n"
+        );
+        let mut bytes = head.into_bytes();
+        bytes.extend_from_slice(&answer::filling(*id, *body));
+        bytes
+    }
+}
+
+impl Connection {
+    /// Connects to nginx.
+    pub async fn open(nginx: SocketAddr) -> std::io::Result<Self> {
+        let stream = TcpStream::connect(nginx).await?;
+        stream.set_nodelay(true)?;
+        let port = stream.local_addr()?.port();
+        Ok(Connection { wire: Wire::new(stream), port, worker: None })
+    }
+
+    /// Sends a request and waits for the answer, of which there may be a part if it failed.
+    pub async fn exchange(
+        &mut self,
+        request: &Request,
+    ) -> Result<Answer, (Failure, Option<Answer>)> {
+        // nginx may have answered and closed before it read everything.
+        let _ = self.wire.stream.write_all(&request.bytes()).await;
+        let answer = match self.wire.head(|head| wire::response(head, parse)).await {
+            Ok(answer) => answer,
+            Err(_) => return Err((broken(self.wire.unused()), None)),
+        };
+        if request.method == "HEAD" {
+            return Ok(answer);
+        }
+        match self.wire.body(answer.body).await {
+            Err(_) => Err((Failure::Cut, Some(answer))),
+            Ok(body) if answer.status == 200 && body != answer::filling(request.id, body.len()) => {
+                Ok(Answer { id: None, ..answer })
+            }
+            Ok(_) => Ok(answer),
+        }
+    }
+}
+
+/// The failure of an answer that has no header.
+fn broken(answer: &[u8]) -> Failure {
+    const BEGINNING: &[u8] = b"HTTP/1.1 ";
+    match answer {
+        [] => Failure::Closed,
+        _ if BEGINNING.iter().zip(answer).all(|(a, b)| a == b) => Failure::Cut,
+        _ => Failure::Strange,
+    }
+}
+
+fn parse(status: u16, fields: wire::Fields<'_>) -> Answer {
+    let tried = fields.get("X-Upstream").unwrap_or_default().split(", ");
+    let chunked = fields.get("Transfer-Encoding").is_some();
+    let length = fields.number("Content-Length");
+    Answer {
+        status,
+        id: fields.get("X-Id").and_then(|id| u64::from_str_radix(id, 16).ok()),
+        server: fields.number("X-Server"),
+        tried: tried.filter_map(|address| address.parse().ok()).collect(),
+        worker: fields.number("X-Worker"),
+        body: match length {
+            _ if chunked => Body::Chunked,
+            Some(length) => Body::Length(length),
+            None => Body::ToTheEnd,
+        },
+        close: fields.get("Connection") == Some("close"),
+    }
+}

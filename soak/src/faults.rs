@@ -1,0 +1,138 @@
+//! What backends do wrong on purpose, how often, and what a client may see of it.
+
+use std::time::Duration;
+
+use rand::Rng;
+
+/// What a backend does to one request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Fault {
+    /// Closes the connection without an answer.
+    Close,
+    /// Resets the connection without an answer.
+    Reset,
+    /// Ends its own direction of the connection without an answer.
+    HalfClose,
+    /// Answers late, but in time.
+    Slow,
+    /// Closes the connection in the middle of the answer.
+    Truncate,
+    /// Answers with a header that is none.
+    BrokenHeader,
+    /// Stops past nginx's read timeout, before the answer or in the middle of it.
+    Stall,
+    /// Answers before it reads the body.
+    Early,
+    /// The request came just after an idle fault: it gets no answer.
+    Late,
+}
+
+/// What a backend does to a connection between requests.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum IdleFault {
+    /// Closes a new connection at once.
+    Accept,
+    /// Closes the connection: right after an answer, or later.
+    Close,
+    /// Resets the connection.
+    Reset,
+    /// Ends its own direction of the connection.
+    HalfClose,
+    /// Sends an answer that nobody asked for.
+    Bytes,
+}
+
+/// How a request failed, as its client sees it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Failure {
+    /// Another status than 200.
+    Status(u16),
+    /// The connection ended without any byte of an answer.
+    Closed,
+    /// The connection ended in the middle of the answer.
+    Cut,
+    /// An answer that no backend made.
+    Strange,
+    /// No answer in time.
+    Hung,
+}
+
+impl Fault {
+    /// Every fault, in the order of its mark.
+    pub const ALL: [Fault; 9] = [
+        Fault::Close,
+        Fault::Reset,
+        Fault::HalfClose,
+        Fault::Slow,
+        Fault::Truncate,
+        Fault::BrokenHeader,
+        Fault::Stall,
+        Fault::Early,
+        Fault::Late,
+    ];
+
+    /// The fault for one request, rarely any.
+    pub fn pick(rng: &mut impl Rng) -> Option<Fault> {
+        Some(match rng.random_range(0..10_000) {
+            0..10 => Fault::Close,
+            10..20 => Fault::Reset,
+            20..30 => Fault::HalfClose,
+            30..50 => Fault::Slow,
+            50..60 => Fault::Truncate,
+            60..70 => Fault::BrokenHeader,
+            70..72 => Fault::Stall,
+            80..100 => Fault::Early,
+            _ => return None,
+        })
+    }
+
+    /// The bit that records this fault among the marks of a request.
+    pub fn mark(self) -> u32 {
+        1 << (self as u32)
+    }
+
+    /// Whether a request with this fault may fail so.
+    pub fn explains(self, failure: Failure) -> bool {
+        match failure {
+            Failure::Status(502) => !matches!(self, Fault::Slow | Fault::Stall | Fault::Early),
+            Failure::Status(504) => self == Fault::Stall,
+            Failure::Cut => matches!(self, Fault::Truncate | Fault::Stall),
+            Failure::Status(408) => self == Fault::Late,
+            Failure::Strange => self == Fault::BrokenHeader,
+            Failure::Status(_) | Failure::Closed | Failure::Hung => false,
+        }
+    }
+}
+
+impl IdleFault {
+    /// The fault for the time after an answer, rarely any, and how long after it.
+    pub fn pick(rng: &mut impl Rng) -> Option<(IdleFault, Duration)> {
+        let fault = match rng.random_range(0..1000) {
+            0..4 => IdleFault::Close,
+            4..6 => IdleFault::Reset,
+            6..8 => IdleFault::HalfClose,
+            8..10 => IdleFault::Bytes,
+            _ => return None,
+        };
+        let after = match rng.random_range(0..4) {
+            0 => 0,
+            1 => rng.random_range(0..20),
+            _ => rng.random_range(0..1500),
+        };
+        Some((fault, Duration::from_millis(after)))
+    }
+
+    /// Whether a new connection is to be closed at once.
+    pub fn at_accept(rng: &mut impl Rng) -> bool {
+        rng.random_range(0..1000) < 2
+    }
+
+    /// Whether a request that meets this fault may fail so.
+    pub fn explains(self, failure: Failure) -> bool {
+        match failure {
+            Failure::Status(502) => true,
+            Failure::Status(408) => self == IdleFault::Bytes,
+            _ => false,
+        }
+    }
+}

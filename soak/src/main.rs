@@ -1,0 +1,205 @@
+//! Proves the module's promises under fire: nginx with the module between clients and backends
+//! that do everything wrong, while it is reloaded and its workers are killed.
+//!
+//! Every request has a number. Backends record what they do to it in the [`ledger`]; a client's
+//! failure that nothing there explains is a broken promise, and so is each request that comes to a
+//! backend on a connection of another key, location, protocol or server.
+//!
+//! | file         | what                                                    |
+//! |--------------|---------------------------------------------------------|
+//! | `upstreams`  | the upstreams and locations                             |
+//! | `nginx`      | nginx's configuration and signals                       |
+//! | `backend`    | the servers                                             |
+//! | `connection` | their connections, which check whose they are           |
+//! | `answer`     | what they answer                                        |
+//! | `faults`     | what they do wrong                                      |
+//! | `load`       | the clients                                             |
+//! | `exchange`   | requests and answers, as clients see them               |
+//! | `wire`       | HTTP/1.1                                                |
+//! | `ledger`     | what happened, and what it explains                     |
+//! | `storm`      | reloads, kills, shortages, pauses                       |
+//! | `checks`     | sockets, memory and logs, looked at from outside        |
+//! | `process`    | `/proc`                                                 |
+//! | `report`     | the figures                                             |
+
+mod answer;
+mod backend;
+mod checks;
+mod connection;
+mod exchange;
+mod faults;
+mod ledger;
+mod load;
+mod nginx;
+mod process;
+mod report;
+mod storm;
+mod upstreams;
+mod wire;
+
+use std::io::{Error, Result};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::time::{interval, sleep};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+
+use crate::backend::{Context, Server};
+use crate::checks::Logs;
+use crate::ledger::{Case, Ledger};
+use crate::load::{CLIENTS, Client, Gate};
+use crate::nginx::{Nginx, Paths};
+use crate::report::Report;
+use crate::storm::Storm;
+use crate::upstreams::UPSTREAMS;
+
+/// How long after a failure it is judged: by then everything about it is recorded.
+const JUDGED: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether this program gets to run, and how late is late.
+const TICK: Duration = Duration::from_millis(20);
+const LATE: Duration = Duration::from_millis(200);
+
+/// The time from one line of progress to the next.
+const PROGRESS: Duration = Duration::from_secs(5);
+
+struct Arguments {
+    paths: Paths,
+    port: u16,
+    time: Duration,
+}
+
+fn arguments() -> Option<Arguments> {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let [nginx, module, dir, port, seconds] = &arguments[..] else { return None };
+    Some(Arguments {
+        paths: Paths { nginx: nginx.into(), module: module.into(), dir: dir.into() },
+        port: port.parse().ok()?,
+        time: Duration::from_secs(seconds.parse().ok()?),
+    })
+}
+
+#[tokio::main(worker_threads = 2)]
+async fn main() -> ExitCode {
+    let Some(arguments) = arguments() else {
+        eprintln!("usage: soak NGINX MODULE DIR PORT SECONDS");
+        return ExitCode::from(2);
+    };
+    let (ledger, report) = (Ledger::new(), Report::default());
+    let context = Arc::new(Context { ledger, report, connections: Mutex::default() });
+    if let Err(error) = soak(&context, arguments).await {
+        context.report.failed(&error.to_string());
+    }
+    println!("soak: {}", context.report.figures());
+    if context.report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+async fn soak(context: &Arc<Context>, arguments: Arguments) -> Result<()> {
+    let Arguments { paths, port, time } = arguments;
+    let dir = paths.dir.clone();
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let servers = backends(context).await?;
+    let mut nginx = Nginx::start(paths, listen, servers).await?;
+
+    let gate = Arc::new(Gate::default());
+    let (failures, failed) = unbounded_channel();
+    for _ in 0..CLIENTS {
+        let (context, gate) = (context.clone(), gate.clone());
+        tokio::spawn(Client::new(context, gate, listen, failures.clone()).run());
+    }
+    let judge = tokio::spawn(judge(context.clone(), failed, dir.clone()));
+    tokio::spawn(watch(context.clone()));
+    tokio::spawn(progress(context.clone()));
+
+    let mut storm = Storm::new(context.clone(), gate, &dir);
+    let mut terminated = signal(SignalKind::terminate())?;
+    let done = tokio::select! {
+        done = storm.run(&nginx, time) => done,
+        _ = terminated.recv() => Err(Error::other("terminated")),
+    };
+    let done = match done {
+        Ok(()) => storm.end(&mut nginx).await,
+        error => error,
+    };
+    if done.is_err() {
+        // What fails from now on says nothing.
+        judge.abort();
+        nginx.terminate().await;
+    }
+    sleep(2 * JUDGED).await;
+    done?;
+    check_use(&context.report)
+}
+
+/// A soak that did nothing shows nothing.
+fn check_use(report: &Report) -> Result<()> {
+    let counters = [&report.requests, &report.reused, &report.faults, &report.reloads];
+    if counters.iter().any(|counter| counter.get() == 0) {
+        return Err(Error::other("nothing was shown"));
+    }
+    Ok(())
+}
+
+/// Starts the servers of all upstreams.
+async fn backends(context: &Arc<Context>) -> Result<Vec<Server>> {
+    let tls = tls().map_err(Error::other)?;
+    let mut servers = vec![];
+    for (index, upstream) in UPSTREAMS.iter().enumerate() {
+        for number in 0..upstream.servers {
+            let listener = TcpListener::bind((upstreams::address(index, number), 0)).await?;
+            let server = Server { upstream: index, address: listener.local_addr()? };
+            tokio::spawn(backend::serve(context.clone(), server, listener, tls.clone()));
+            servers.push(server);
+        }
+    }
+    Ok(servers)
+}
+
+fn tls() -> std::result::Result<TlsAcceptor, Box<dyn std::error::Error + Send + Sync>> {
+    let made = rcgen::generate_simple_self_signed(["soak".to_owned()])?;
+    let key = made.signing_key.serialize_der().try_into()?;
+    let config = ServerConfig::builder().with_no_client_auth();
+    let config = config.with_single_cert(vec![made.cert.into()], key)?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// Judges each failure, a while after it.
+async fn judge(context: Arc<Context>, mut failed: UnboundedReceiver<Case>, dir: PathBuf) {
+    while let Some(case) = failed.recv().await {
+        sleep((case.end + JUDGED).saturating_duration_since(Instant::now())).await;
+        if context.ledger.explains(&case) {
+            context.report.explained.add();
+        } else {
+            let about = || format!("{case:?}{}", Logs::about(&dir, case.id));
+            context.report.unexplained(about);
+        }
+    }
+}
+
+/// Notices when this program, which the backends are a part of, does not get to run.
+async fn watch(context: Arc<Context>) {
+    loop {
+        let begin = Instant::now();
+        sleep(TICK).await;
+        let late = begin.elapsed().saturating_sub(TICK);
+        if late > LATE {
+            context.report.lags.add();
+            context.ledger.lag(begin, Instant::now());
+        }
+    }
+}
+
+async fn progress(context: Arc<Context>) {
+    let mut interval = interval(PROGRESS);
+    loop {
+        interval.tick().await;
+        eprintln!("soak: {}", context.report.progress());
+    }
+}

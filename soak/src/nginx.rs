@@ -1,0 +1,245 @@
+//! nginx: its configuration, its start, its signals, its end.
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{Error, Result};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::backend::Server;
+use crate::ledger::Ledger;
+use crate::load::CLIENTS;
+use crate::process;
+use crate::upstreams::{LOCATIONS, MAPS, UPSTREAMS};
+
+/// How many workers there are.
+const WORKERS: usize = 2;
+
+/// `worker_connections`, usually.
+const CONNECTIONS: usize = 4096;
+
+/// `worker_connections` in a shortage: one worker could carry all clients, but would have to close
+/// idle connections for it.
+const FEW_CONNECTIONS: usize = 2 * CLIENTS + 32;
+
+/// How long what is asked of nginx may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where everything is.
+pub struct Paths {
+    /// The binary.
+    pub nginx: PathBuf,
+    /// The module.
+    pub module: PathBuf,
+    /// A folder for everything else.
+    pub dir: PathBuf,
+}
+
+/// A running nginx.
+pub struct Nginx {
+    paths: Paths,
+    listen: SocketAddr,
+    servers: Vec<Server>,
+    master: Child,
+    /// Its process.
+    pub pid: u32,
+}
+
+impl Nginx {
+    /// Starts nginx, and waits until it has workers.
+    pub async fn start(paths: Paths, listen: SocketAddr, servers: Vec<Server>) -> Result<Self> {
+        let conf = paths.dir.join("nginx.conf");
+        fs::write(&conf, configuration(&paths, listen, &servers, CONNECTIONS))?;
+        // It is not to outlive this program.
+        let master = Command::new("setpriv")
+            .args(["--pdeathsig", "TERM"])
+            .arg(&paths.nginx)
+            .arg("-p")
+            .arg(&paths.dir)
+            .arg("-e")
+            .arg(paths.dir.join("error.log"))
+            .arg("-c")
+            .arg(conf)
+            .spawn()?;
+        let pid = master.id().ok_or_else(|| Error::other("nginx has ended"))?;
+        let nginx = Nginx { paths, listen, servers, master, pid };
+        nginx.wait_for(|nginx| nginx.workers().len() == WORKERS).await?;
+        Ok(nginx)
+    }
+
+    /// The workers that do not quit.
+    pub fn workers(&self) -> Vec<u32> {
+        let works = |&child: &u32| process::title(child) == "nginx: worker process";
+        process::children(self.pid).into_iter().filter(works).collect()
+    }
+
+    /// Has the configuration read again, for new workers; they may have few connections.
+    pub async fn reload(&self, ledger: &Ledger, few: bool) -> Result<()> {
+        let connections = if few { FEW_CONNECTIONS } else { CONNECTIONS };
+        let conf = configuration(&self.paths, self.listen, &self.servers, connections);
+        fs::write(self.paths.dir.join("nginx.conf"), conf)?;
+        let old = self.workers();
+        ledger.quit(&old);
+        if few {
+            ledger.shortage(true);
+        }
+        signal(self.pid, Signal::HUP)?;
+        self.wait_for(|nginx| {
+            let workers = nginx.workers();
+            workers.len() == WORKERS && workers.iter().all(|worker| !old.contains(worker))
+        })
+        .await?;
+        if !few {
+            ledger.shortage(false);
+        }
+        Ok(())
+    }
+
+    /// Kills a worker, and waits for the next one; answers with the worker. What connections it
+    /// has is known exactly, since it is stopped before.
+    pub async fn kill(&self, ledger: &Ledger, which: usize) -> Result<u32> {
+        let worker = self.stop(ledger, which).await?;
+        let sockets = process::sockets(&[worker]).remove(&worker).unwrap_or_default();
+        let clients = sockets.iter().filter(|socket| socket.local == self.listen);
+        let clients: HashSet<u16> = clients.map(|socket| socket.remote.port()).collect();
+        ledger.kill(clients);
+        signal(worker, Signal::KILL)?;
+        ledger.freeze(false);
+        let replaced = |workers: Vec<u32>| workers.len() == WORKERS && !workers.contains(&worker);
+        self.wait_for(|nginx| replaced(nginx.workers())).await?;
+        Ok(worker)
+    }
+
+    /// Lets a worker miss some time, as if its clock had jumped.
+    pub async fn freeze(&self, ledger: &Ledger, which: usize, time: Duration) -> Result<()> {
+        let worker = self.stop(ledger, which).await?;
+        sleep(time).await;
+        signal(worker, Signal::CONT)?;
+        ledger.freeze(false);
+        Ok(())
+    }
+
+    async fn stop(&self, ledger: &Ledger, which: usize) -> Result<u32> {
+        let workers = self.workers();
+        let worker = *workers.get(which % WORKERS).ok_or_else(|| Error::other("no worker"))?;
+        ledger.freeze(true);
+        signal(worker, Signal::STOP)?;
+        self.wait_for(|_| process::is_stopped(worker)).await?;
+        Ok(worker)
+    }
+
+    /// Has nginx quit, and waits for it.
+    pub async fn quit(&mut self) -> Result<ExitStatus> {
+        signal(self.pid, Signal::QUIT)?;
+        match timeout(PATIENCE, self.master.wait()).await {
+            Ok(status) => status,
+            Err(_) => Err(Error::other("nginx did not quit")),
+        }
+    }
+
+    /// Ends nginx at once.
+    pub async fn terminate(&mut self) {
+        let _ = signal(self.pid, Signal::TERM);
+        if timeout(PATIENCE, self.master.wait()).await.is_err() {
+            for process in process::children(self.pid) {
+                let _ = signal(process, Signal::KILL);
+            }
+            let _ = self.master.kill().await;
+        }
+    }
+
+    async fn wait_for(&self, condition: impl Fn(&Self) -> bool) -> Result<()> {
+        let end = Instant::now() + PATIENCE;
+        while !condition(self) {
+            if Instant::now() > end {
+                return Err(Error::other("nginx did not do what it was told"));
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+}
+
+fn signal(process: u32, signal: Signal) -> Result<()> {
+    let process = process.try_into().ok().and_then(Pid::from_raw);
+    kill_process(process.ok_or_else(|| Error::other("no process"))?, signal)?;
+    Ok(())
+}
+
+/// The text of nginx.conf. What is worse than an error has a log of its own, which is small.
+fn configuration(
+    paths: &Paths,
+    listen: SocketAddr,
+    servers: &[Server],
+    connections: usize,
+) -> String {
+    let user = if rustix::process::getuid().is_root() { "user nobody nogroup;" } else { "" };
+    let mut text = format!(
+        "load_module {module};
+daemon off;
+{user}
+pid nginx.pid;
+worker_processes {WORKERS};
+error_log error.log error;
+error_log grave.log crit;
+
+events {{
+    worker_connections {connections};
+}}
+
+http {{
+    access_log off;
+    proxy_http_version 1.1;
+    proxy_read_timeout 2s;
+    proxy_ssl_server_name on;
+    proxy_ssl_name $host;
+    client_body_buffer_size 256k;
+{MAPS}",
+        module = paths.module.display(),
+    );
+    upstreams(&mut text, servers);
+    let _ = write!(text, "\n    server {{\n        listen {listen} backlog=4096;\n");
+    locations(&mut text);
+    text + "    }\n}\n"
+}
+
+fn upstreams(text: &mut String, servers: &[Server]) {
+    for (index, upstream) in UPSTREAMS.iter().enumerate() {
+        let _ = writeln!(text, "    upstream {} {{", upstream.name);
+        for server in servers.iter().filter(|server| server.upstream == index) {
+            let _ = writeln!(text, "        server {} max_fails=0;", server.address);
+        }
+        let _ = writeln!(text, "        keepalive {};", upstream.keepalive());
+        let _ = writeln!(text, "        keepalive_timeout 2s;\n    }}");
+    }
+}
+
+fn locations(text: &mut String) {
+    for (index, location) in LOCATIONS.iter().enumerate() {
+        let upstream = &UPSTREAMS[location.upstream];
+        let _ = writeln!(
+            text,
+            "
+        location = {path} {{
+            proxy_pass {scheme}://{name};
+            proxy_set_header Host $host;
+            proxy_set_header Connection keep-alive;
+            proxy_set_header X-Slice {key};
+            proxy_set_header X-Location {index};
+            add_header X-Upstream $upstream_addr always;
+            add_header X-Worker $pid always;
+        }}",
+            path = location.path,
+            scheme = location.scheme,
+            name = upstream.name,
+            key = upstream.key,
+        );
+    }
+}

@@ -1,0 +1,83 @@
+//! What the system tells about processes and their sockets: `/proc`.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+
+/// The state of an established connection in `/proc/net/tcp`.
+const ESTABLISHED: &str = "01";
+
+/// An established connection, from a process's side.
+pub struct Socket {
+    /// The process's address.
+    pub local: SocketAddr,
+    /// The other's address.
+    pub remote: SocketAddr,
+}
+
+/// The children of a process.
+pub fn children(process: u32) -> Vec<u32> {
+    let path = format!("/proc/{process}/task/{process}/children");
+    let children = fs::read_to_string(path).unwrap_or_default();
+    children.split_whitespace().filter_map(|child| child.parse().ok()).collect()
+}
+
+/// What a process calls itself; empty if it has ended.
+pub fn title(process: u32) -> String {
+    let title = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&title).trim_end_matches(['\0', ' ']).to_owned()
+}
+
+/// Whether a process is stopped.
+pub fn is_stopped(process: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+}
+
+/// The memory of a process, in kilobytes.
+pub fn memory(process: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.parse().ok()
+}
+
+/// The established connections of each of these processes.
+pub fn sockets(processes: &[u32]) -> HashMap<u32, Vec<Socket>> {
+    // What a process opens after this is not seen; what it closes is not in the table.
+    let owned: Vec<_> = processes.iter().map(|&process| (process, inodes(process))).collect();
+    let mut sockets: HashMap<u32, Vec<Socket>> =
+        processes.iter().map(|&process| (process, vec![])).collect();
+    let table = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    for line in table.lines().skip(1) {
+        let Some((inode, socket)) = established(line) else { continue };
+        let owner = owned.iter().find(|(_, inodes)| inodes.contains(&inode));
+        if let Some(list) = owner.and_then(|(process, _)| sockets.get_mut(process)) {
+            list.push(socket);
+        }
+    }
+    sockets
+}
+
+fn inodes(process: u32) -> HashSet<u64> {
+    let Ok(files) = fs::read_dir(format!("/proc/{process}/fd")) else { return HashSet::new() };
+    let links = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
+    let inode = |link: &str| link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok();
+    links.filter_map(|link| inode(link.to_str()?)).collect()
+}
+
+/// The inode and the addresses of an established connection.
+fn established(line: &str) -> Option<(u64, Socket)> {
+    let mut fields = line.split_whitespace();
+    let (local, remote) = (fields.nth(1)?, fields.next()?);
+    if fields.next()? != ESTABLISHED {
+        return None;
+    }
+    let inode = fields.nth(5)?.parse().ok()?;
+    Some((inode, Socket { local: address(local)?, remote: address(remote)? }))
+}
+
+fn address(text: &str) -> Option<SocketAddr> {
+    let (ip, port) = text.split_once(':')?;
+    let ip = Ipv4Addr::from(u32::from_str_radix(ip, 16).ok()?.to_ne_bytes());
+    Some(SocketAddrV4::new(ip, u16::from_str_radix(port, 16).ok()?).into())
+}

@@ -1,0 +1,115 @@
+//! The figures, and what is said about them.
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How many broken promises are described; all are counted.
+const DESCRIBED: u64 = 30;
+
+/// What is counted.
+#[derive(Default)]
+pub struct Report {
+    /// Requests that clients have sent.
+    pub requests: Counter,
+    /// Requests that backends got on a connection that had carried one before.
+    pub reused: Counter,
+    /// Faults of the backends.
+    pub faults: Counter,
+    /// Requests that clients gave up on purpose.
+    pub aborted: Counter,
+    /// Failed requests that a fault explains.
+    pub explained: Counter,
+    /// Failed requests that nothing explains.
+    pub unexplained: Counter,
+    /// Other broken promises.
+    pub violations: Counter,
+    /// Reloads of the configuration.
+    pub reloads: Counter,
+    /// Workers killed.
+    pub kills: Counter,
+    /// Workers stopped for a while.
+    pub freezes: Counter,
+    /// Times at which this program did not get to run.
+    pub lags: Counter,
+    /// Keys that were requested once.
+    pub single_keys: Counter,
+    keys: Mutex<HashSet<u32>>,
+}
+
+/// A number that grows.
+#[derive(Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// One more, which is the answer.
+    pub fn add(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// How many.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Report {
+    /// A client has used a key.
+    pub fn key(&self, key: u32) {
+        self.keys.lock().expect("nobody panics with the lock").insert(key);
+    }
+
+    /// The soak cannot go on, which breaks a promise too.
+    pub fn failed(&self, why: &str) {
+        self.violations.add();
+        eprintln!("soak: {why}");
+    }
+
+    /// A promise was broken.
+    pub fn violation(&self, what: impl FnOnce() -> String) {
+        if self.violations.add() <= DESCRIBED {
+            eprintln!("soak: violation: {}", what());
+        }
+    }
+
+    /// A request failed, and nothing explains it.
+    pub fn unexplained(&self, what: impl FnOnce() -> String) {
+        if self.unexplained.add() <= DESCRIBED {
+            eprintln!("soak: unexplained: {}", what());
+        }
+    }
+
+    /// Whether all promises were kept.
+    pub fn is_good(&self) -> bool {
+        self.violations.get() == 0 && self.unexplained.get() == 0
+    }
+
+    /// The figures so far, for the progress.
+    pub fn progress(&self) -> String {
+        format!(
+            "{}, {} requests given up, {} failures explained, {} workers stopped for a while, {} lags of this program",
+            self.figures(),
+            self.aborted.get(),
+            self.explained.get(),
+            self.freezes.get(),
+            self.lags.get(),
+        )
+    }
+
+    /// The figures of the last line.
+    pub fn figures(&self) -> String {
+        let keys = self.keys.lock().expect("nobody panics with the lock").len() as u64;
+        format!(
+            "requests={} reused={} keys={} faults={} reloads={} kills={} violations={} \
+             unexplained={}",
+            self.requests.get(),
+            self.reused.get(),
+            keys + self.single_keys.get(),
+            self.faults.get(),
+            self.reloads.get(),
+            self.kills.get(),
+            self.violations.get(),
+            self.unexplained.get(),
+        )
+    }
+}

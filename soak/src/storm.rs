@@ -1,0 +1,151 @@
+//! What goes on around the load: reloads, kills, shortages, and pauses to check.
+
+use std::io::{Error, Result};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::Rng;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::backend::Context;
+use crate::checks::{self, Logs, Memory};
+use crate::load::Gate;
+use crate::nginx::Nginx;
+
+/// The time from one reload to the next.
+const CYCLE: Duration = Duration::from_secs(2);
+
+/// Long soaks have calm minutes, without reloads and kills, so that workers grow old: the last so
+/// many seconds of each so many.
+const CALM: (u64, u64) = (240, 600);
+
+/// The longest that requests may take to come to an end.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long it may take after the last answer until all workers have parked their connections.
+const SETTLED: Duration = Duration::from_millis(300);
+
+/// The idle timeout of nginx's upstreams, and a little more.
+const IDLE: Duration = Duration::from_secs(3);
+
+/// All that a soak goes on with.
+pub struct Storm {
+    context: Arc<Context>,
+    gate: Arc<Gate>,
+    logs: Logs,
+    memory: Memory,
+    begin: Instant,
+    cycle: u64,
+    few: bool,
+}
+
+impl Storm {
+    /// Nothing has happened yet.
+    pub fn new(context: Arc<Context>, gate: Arc<Gate>, dir: &Path) -> Self {
+        let (logs, memory) = (Logs::new(dir), Memory::new());
+        Storm { context, gate, logs, memory, begin: Instant::now(), cycle: 0, few: false }
+    }
+
+    /// Goes on for so long.
+    pub async fn run(&mut self, nginx: &Nginx, time: Duration) -> Result<()> {
+        let end = self.begin + time;
+        while Instant::now() < end {
+            let next = Instant::now() + CYCLE;
+            if self.is_calm(end) {
+                self.replenish(nginx).await?;
+            } else {
+                self.trouble(nginx).await?;
+            }
+            sleep_until(next.min(end)).await;
+            if self.cycle % 8 == 7 {
+                self.pause(nginx).await?;
+                self.gate.open();
+            }
+            self.logs.look(&self.context);
+            self.memory.look(&self.context, nginx);
+            self.context.ledger.prune();
+            self.cycle += 1;
+        }
+        Ok(())
+    }
+
+    fn is_calm(&self, end: Instant) -> bool {
+        let (calm, period) = CALM;
+        let (now, all) = (self.begin.elapsed().as_secs(), (end - self.begin).as_secs());
+        let begin = now / period * period + period - calm;
+        now >= begin && all >= begin + calm
+    }
+
+    /// Ends a shortage, before calm minutes.
+    async fn replenish(&mut self, nginx: &Nginx) -> Result<()> {
+        if self.few { self.reload(nginx, false).await } else { Ok(()) }
+    }
+
+    async fn reload(&mut self, nginx: &Nginx, few: bool) -> Result<()> {
+        self.few = few;
+        nginx.reload(&self.context.ledger, few).await?;
+        self.context.report.reloads.add();
+        Ok(())
+    }
+
+    /// Makes trouble: a reload, and a kill or a stopped worker.
+    async fn trouble(&mut self, nginx: &Nginx) -> Result<()> {
+        let Context { ledger, report, .. } = &*self.context.clone();
+        // Workers run short of connections for some seconds.
+        self.reload(nginx, matches!(self.cycle % 12, 6..9)).await?;
+        let (pause, time, which) = {
+            let mut rng = rand::rng();
+            (rng.random_range(100..900), rng.random_range(100..700), rng.random_range(0..2))
+        };
+        sleep(Duration::from_millis(pause)).await;
+        match self.cycle % 3 {
+            1 => {
+                let worker = nginx.kill(ledger, which).await?;
+                self.logs.expect_killed(worker);
+                report.kills.add();
+            }
+            2 => {
+                nginx.freeze(ledger, which, Duration::from_millis(time)).await?;
+                report.freezes.add();
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Waits until no request is under way, and checks the limits.
+    async fn pause(&mut self, nginx: &Nginx) -> Result<()> {
+        self.gate.close();
+        let end = Instant::now() + PATIENCE;
+        while !self.gate.is_quiet() {
+            if Instant::now() > end {
+                return Err(Error::other("requests did not come to an end"));
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        sleep(SETTLED).await;
+        checks::limits(&self.context, nginx);
+        Ok(())
+    }
+
+    /// Ends the load, and checks that all sockets are closed and nginx quits in good order.
+    pub async fn end(&mut self, nginx: &mut Nginx) -> Result<()> {
+        self.pause(nginx).await?;
+        sleep(IDLE).await;
+        let left = checks::connections(nginx);
+        if left != 0 {
+            let report = &self.context.report;
+            report.violation(|| format!("{left} connections to backends are left"));
+        }
+        let status = nginx.quit().await?;
+        if !status.success() {
+            self.context.report.violation(|| format!("nginx ended with {status}"));
+        }
+        self.logs.look(&self.context);
+        if self.memory.compared == 0 {
+            eprintln!("soak: too short to judge the memory");
+        }
+        Ok(())
+    }
+}

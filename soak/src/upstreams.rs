@@ -1,0 +1,177 @@
+//! The upstreams and locations of the soak: one table, of which nginx's configuration is made and
+//! by which the backends and the checks judge.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+/// One `upstream` block.
+pub struct Upstream {
+    /// Its name.
+    pub name: &'static str,
+    /// The `keepalive` directive's arguments, besides those that follow.
+    pub rest: &'static str,
+    /// The variable that is the slice key.
+    pub key: &'static str,
+    /// Most idle connections of a worker.
+    pub connections: usize,
+    /// `slice_poolsize`.
+    pub slices: usize,
+    /// `slice_keylen`.
+    pub key_length: usize,
+    /// The most idle connections of a key.
+    pub slice_limit: fn(&str) -> usize,
+    /// Longer keys are not kept: `slice_strict`.
+    pub strict: bool,
+    /// Reuse stays within one location: `local`.
+    pub local: bool,
+    /// How many servers.
+    pub servers: u8,
+    /// Whether the servers close idle connections and say so in `Keep-Alive`.
+    pub hints: bool,
+}
+
+/// One `location` block.
+pub struct Location {
+    /// Its path.
+    pub path: &'static str,
+    /// The index of its upstream.
+    pub upstream: usize,
+    /// The scheme of its `proxy_pass`.
+    pub scheme: &'static str,
+    /// How often it is requested, in relation to the others.
+    pub weight: u32,
+}
+
+const NO_LIMIT: fn(&str) -> usize = |_| usize::MAX;
+
+const PLAIN: Upstream = Upstream {
+    name: "",
+    rest: "",
+    key: "$host",
+    connections: 64,
+    slices: 40,
+    key_length: 40,
+    slice_limit: NO_LIMIT,
+    strict: false,
+    local: false,
+    servers: 2,
+    hints: false,
+};
+
+/// All upstreams.
+pub const UPSTREAMS: [Upstream; 7] = [
+    Upstream {
+        name: "host",
+        rest: "slice_conn=4",
+        connections: 128,
+        slices: 64,
+        slice_limit: |_| 4,
+        hints: true,
+        ..PLAIN
+    },
+    Upstream {
+        name: "owner",
+        rest: "slice_conn=8",
+        key: "$owner",
+        slice_limit: |_| 8,
+        strict: true,
+        key_length: 253,
+        servers: 1,
+        ..PLAIN
+    },
+    Upstream {
+        name: "dyn",
+        rest: "slice_dyn=limit slice_conn=2",
+        connections: 48,
+        slices: 40,
+        slice_limit: dynamic_limit,
+        servers: 3,
+        ..PLAIN
+    },
+    Upstream { name: "strict", strict: true, key_length: 10, ..PLAIN },
+    Upstream { name: "cut", key_length: 4, slices: 20, servers: 1, ..PLAIN },
+    Upstream { name: "local", rest: "slice_conn=4", local: true, slice_limit: |_| 4, ..PLAIN },
+    Upstream { name: "tls", ..PLAIN },
+];
+
+/// All locations.
+pub const LOCATIONS: [Location; 9] = [
+    Location { path: "/host", upstream: 0, scheme: "http", weight: 25 },
+    Location { path: "/owner", upstream: 1, scheme: "http", weight: 15 },
+    Location { path: "/dyn", upstream: 2, scheme: "http", weight: 12 },
+    Location { path: "/strict", upstream: 3, scheme: "http", weight: 10 },
+    Location { path: "/cut", upstream: 4, scheme: "http", weight: 10 },
+    Location { path: "/local-a", upstream: 5, scheme: "http", weight: 8 },
+    Location { path: "/local-b", upstream: 5, scheme: "http", weight: 8 },
+    Location { path: "/tls", upstream: 6, scheme: "https", weight: 7 },
+    Location { path: "/plain", upstream: 6, scheme: "http", weight: 5 },
+];
+
+/// What the `map` of `$limit` says, as the limit of a slice.
+fn dynamic_limit(host: &str) -> usize {
+    let digit = host.strip_suffix(".soak").filter(|name| name.starts_with('k'));
+    match digit.and_then(|name| name.bytes().last()) {
+        Some(b'0'..=b'3') => 1,
+        Some(b'4'..=b'6') => 3,
+        Some(b'7' | b'8') => 2,
+        _ => 0,
+    }
+}
+
+/// The `map` blocks behind the keys and limits.
+pub const MAPS: &str = r"
+    map $host $owner {
+        default $host;
+        ~^k\d\d(?<number>\d\d)\.soak$ user:$number;
+    }
+
+    map $host $limit {
+        default 0;
+        ~^k\d+[0-3]\.soak$ 1;
+        ~^k\d+[4-6]\.soak$ 3;
+        ~^k\d+[78]\.soak$ '';
+    }
+";
+
+impl Upstream {
+    /// The directive's arguments.
+    pub fn keepalive(&self) -> String {
+        let Upstream { rest, key, connections, slices, key_length, .. } = self;
+        let strict = if self.strict { "slice_strict" } else { "" };
+        let local = if self.local { "local" } else { "" };
+        format!(
+            "{connections} slice_key={key} slice_poolsize={slices} slice_keylen={key_length} \
+             {rest} {strict} {local}"
+        )
+    }
+
+    /// The whole key of a request.
+    pub fn key_of(&self, host: &str) -> String {
+        match (self.key, host.strip_prefix('k')) {
+            ("$owner", Some(name)) => format!("user:{}", &name[2..4]),
+            _ => host.to_owned(),
+        }
+    }
+
+    /// A key as the module uses it.
+    pub fn cut<'a>(&self, key: &'a str) -> &'a str {
+        key.get(..self.key_length).unwrap_or(key)
+    }
+
+    /// Whether connections under a key are never kept.
+    pub fn refuses(&self, key: &str) -> bool {
+        self.strict && key.len() > self.key_length || (self.slice_limit)(key) == 0
+    }
+}
+
+/// The address of an upstream's server, each of its own.
+pub fn address(upstream: usize, server: u8) -> IpAddr {
+    let upstream = u8::try_from(upstream + 1).unwrap_or(u8::MAX);
+    IpAddr::V4(Ipv4Addr::new(127, 0, upstream, server + 1))
+}
+
+/// The upstream that an address belongs to.
+pub fn upstream_of(address: SocketAddr) -> Option<usize> {
+    let IpAddr::V4(ip) = address.ip() else { return None };
+    let [127, 0, upstream, _] = ip.octets() else { return None };
+    usize::from(upstream).checked_sub(1).filter(|&upstream| upstream < UPSTREAMS.len())
+}
