@@ -33,7 +33,7 @@ use Time::HiRes qw/ sleep time /;
 
 use Test::Nginx qw/ :DEFAULT http_end /;
 
-use constant LIMIT => 8;
+use constant LIMIT => $ENV{TEST_NGINX_VALGRIND} ? 48 : 8;
 
 ###############################################################################
 

@@ -16,6 +16,7 @@ package Test::Nginx;
 #   TEST_NGINX_VERBOSE       print what is sent and received
 #   TEST_NGINX_CATLOG        print error.log at the end
 #   TEST_NGINX_LEAVE         leave the folder
+#   TEST_NGINX_VALGRIND      nginx runs under valgrind: wait longer
 
 ###############################################################################
 
@@ -45,9 +46,10 @@ our $NGINX = $ENV{TEST_NGINX_BINARY} || '/usr/sbin/nginx';
 
 # seconds
 
-use constant HTTP_LIMIT => 8;
-use constant WAIT_LIMIT => 10;
-use constant QUIT_LIMIT => 20;
+use constant SLOW => $ENV{TEST_NGINX_VALGRIND} ? 6 : 1;
+use constant HTTP_LIMIT => 8 * SLOW;
+use constant WAIT_LIMIT => 10 * SLOW;
+use constant QUIT_LIMIT => 20 * SLOW;
 
 my (%ports, %locks, @objects, $options, $version);
 
