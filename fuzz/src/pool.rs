@@ -22,7 +22,7 @@ const LOOKUPS: usize = 4;
 pub fn check(input: &[u8]) {
     let mut input = Input(input.iter());
     let Some(limits) = input.limits() else { return };
-    let Ok(pool) = Pool::new_in(limits, Global) else { unreachable!("they are small") };
+    let Ok(pool) = Pool::new_in(limits, &[7; 24], Global) else { unreachable!("they are small") };
     let mut both = Both { pool, naive: Naive::new(limits), lookups: Vec::new(), now: 0 };
 
     while let Some(operation) = input.operation(limits.slices.is_some()) {
