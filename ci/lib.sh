@@ -59,8 +59,10 @@ for package in json.load(sys.stdin)["packages"]:
         print(os.path.dirname(package["manifest_path"]))' "$1"
 }
 
-# How the vendored nginx is compiled, and what the name of its folder ends with.
+# How the vendored nginx is compiled, more options of its configure, and what the
+# name of its folder ends with.
 vendored_cc_opt='-O2 -g'
+vendored_options=()
 vendored_suffix=
 
 # Configures and builds the nginx inside the nginx-src crate, once, in a folder
@@ -69,7 +71,8 @@ build_vendored_nginx() {
     local source version tree
     local flags=(--with-compat "--with-cc-opt=$vendored_cc_opt" --with-threads
         --with-http_ssl_module --with-http_v2_module --with-http_realip_module
-        --with-http_auth_request_module --with-http_stub_status_module)
+        --with-http_auth_request_module --with-http_stub_status_module
+        "${vendored_options[@]}")
     source=$(crate_source nginx-src)/nginx
     version=$(sed -n 's/^#define NGINX_VERSION *"\(.*\)"/\1/p' "$source/src/core/nginx.h")
     tree=$PWD/target/nginx-$version$vendored_suffix
