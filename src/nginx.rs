@@ -195,9 +195,9 @@ impl Text {
         match self {
             Text::Variable(index) => {
                 // SAFETY: the request is valid, and nginx has given the index.
-                let value = unsafe { ngx_http_get_flushed_variable(request, *index).as_ref() };
+                let value = unsafe { ngx_http_get_flushed_variable(request, *index).as_ref() }?;
                 // As in any text: a variable that is not there is empty.
-                if let Some(value) = value.filter(|value| value.not_found() == 0) {
+                if value.not_found() == 0 {
                     text = ngx_str_t { len: value.len() as usize, data: value.data };
                 }
                 Some(text)
