@@ -91,7 +91,7 @@ impl<'a, S: Stream> Connection<'a, S> {
             if !self.answer(&request, fault).await? {
                 return Ok(());
             }
-            match self.next_request().await? {
+            match self.next_request(request.id).await? {
                 Some(next) => request = next,
                 None => return Ok(()),
             }
@@ -114,13 +114,14 @@ impl<'a, S: Stream> Connection<'a, S> {
         parsed
     }
 
-    /// Waits for another request; spoils the connection meanwhile, if it is to be.
-    async fn next_request(&mut self) -> Result<Option<Request>> {
+    /// Waits for another request; spoils the connection meanwhile, if it is to be. `last` is the
+    /// number of the request before.
+    async fn next_request(&mut self, last: u64) -> Result<Option<Request>> {
         if let Some((fault, after)) = IdleFault::pick(&mut self.rng) {
             if let Ok(request) = timeout(after, self.request()).await {
                 return request.map(Some);
             }
-            self.spoil(fault).await?;
+            self.spoil(fault, last).await?;
             return Ok(None);
         }
         if !UPSTREAMS[self.server.upstream].hints {
@@ -134,12 +135,16 @@ impl<'a, S: Stream> Connection<'a, S> {
     }
 
     /// Does what no good server does to an idle connection.
-    async fn spoil(&mut self, fault: IdleFault) -> Result<()> {
+    async fn spoil(&mut self, fault: IdleFault, last: u64) -> Result<()> {
         self.context.report.faults.add();
         self.context.ledger.idle_fault(self.server.address, self.first.clone(), fault);
         match fault {
             IdleFault::Accept | IdleFault::Close => return Ok(()),
-            IdleFault::Reset => return self.wire.stream.tcp().set_zero_linger(),
+            IdleFault::Reset => {
+                // What nginx has not received yet of the last answer is lost.
+                self.context.ledger.requests.spoiled(last, Fault::Truncate);
+                return self.wire.stream.tcp().set_zero_linger();
+            }
             IdleFault::HalfClose => self.wire.stream.shutdown().await?,
             IdleFault::Bytes => self.wire.stream.write_all(answer::TIMEOUT).await?,
         }

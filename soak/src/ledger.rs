@@ -179,8 +179,8 @@ impl Ledger {
     /// Whether something explains a failure.
     pub fn explains(&self, case: &Case) -> bool {
         let marks = self.requests.marks(case.id);
-        let on_request = |fault: &&Fault| marks & fault.mark() != 0 && fault.explains(case.failure);
-        if Fault::ALL.iter().any(|fault| on_request(&fault)) {
+        let on_request = |fault: &Fault| marks & fault.mark() != 0 && fault.explains(case.failure);
+        if Fault::ALL.iter().any(on_request) {
             return true;
         }
         let mut events = self.events();

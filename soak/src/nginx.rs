@@ -187,7 +187,7 @@ daemon off;
 {user}
 pid nginx.pid;
 worker_processes {WORKERS};
-error_log error.log error;
+error_log error.log warn;
 error_log grave.log crit;
 
 events {{

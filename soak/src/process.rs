@@ -4,10 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
-/// The state of an established connection in `/proc/net/tcp`.
-const ESTABLISHED: &str = "01";
-
-/// An established connection, from a process's side.
+/// An open connection, from a process's side.
 pub struct Socket {
     /// The process's address.
     pub local: SocketAddr,
@@ -41,7 +38,7 @@ pub fn memory(process: u32) -> Option<u64> {
     line.trim().strip_suffix(" kB")?.parse().ok()
 }
 
-/// The established connections of each of these processes.
+/// The connections that each of these processes has open, also those that the other side has closed.
 pub fn sockets(processes: &[u32]) -> HashMap<u32, Vec<Socket>> {
     // What a process opens after this is not seen; what it closes is not in the table.
     let owned: Vec<_> = processes.iter().map(|&process| (process, inodes(process))).collect();
@@ -49,7 +46,7 @@ pub fn sockets(processes: &[u32]) -> HashMap<u32, Vec<Socket>> {
         processes.iter().map(|&process| (process, vec![])).collect();
     let table = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
     for line in table.lines().skip(1) {
-        let Some((inode, socket)) = established(line) else { continue };
+        let Some((inode, socket)) = connection(line) else { continue };
         let owner = owned.iter().find(|(_, inodes)| inodes.contains(&inode));
         if let Some(list) = owner.and_then(|(process, _)| sockets.get_mut(process)) {
             list.push(socket);
@@ -65,14 +62,11 @@ fn inodes(process: u32) -> HashSet<u64> {
     links.filter_map(|link| inode(link.to_str()?)).collect()
 }
 
-/// The inode and the addresses of an established connection.
-fn established(line: &str) -> Option<(u64, Socket)> {
+/// The inode and the addresses of a connection.
+fn connection(line: &str) -> Option<(u64, Socket)> {
     let mut fields = line.split_whitespace();
     let (local, remote) = (fields.nth(1)?, fields.next()?);
-    if fields.next()? != ESTABLISHED {
-        return None;
-    }
-    let inode = fields.nth(5)?.parse().ok()?;
+    let inode = fields.nth(6)?.parse().ok()?;
     Some((inode, Socket { local: address(local)?, remote: address(remote)? }))
 }
 
