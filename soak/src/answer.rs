@@ -7,7 +7,8 @@ use crate::connection::{KEPT, Request};
 use crate::upstreams::UPSTREAMS;
 
 /// What some servers send before they close an idle connection.
-pub const TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n";
+pub const TIMEOUT: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
 /// An answer whose status line is none. nginx takes it for the body of an HTTP/0.9 answer, passes
 /// that on without a header, and keeps the client's connection open.
