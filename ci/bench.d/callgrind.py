@@ -40,7 +40,7 @@ def free_port():
 class Client:
     """One connection to nginx, on which requests follow each other."""
 
-    def __init__(self, port, seconds=60):
+    def __init__(self, port, seconds=300):
         end = time.monotonic() + seconds
         while True:
             try:
