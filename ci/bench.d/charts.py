@@ -12,6 +12,7 @@ set grid ytics lc rgb "#dddddd" lt 1
 set tics nomirror
 set xtics textcolor rgb "#333333"
 set key top left
+set rmargin 4
 """
 
 IDLE = """
