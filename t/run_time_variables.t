@@ -17,6 +17,7 @@ use lib ($ENV{NGINX_TESTS_DIR} ? "$ENV{NGINX_TESTS_DIR}/lib" : ()),
 
 use Test::Nginx;
 use Test::Backend;
+use Test::Module;
 
 ###############################################################################
 
@@ -25,19 +26,7 @@ select STDOUT; $| = 1;
 
 my $t = Test::Nginx->new()->has(qw/http proxy/);
 
-my ($source, $objs) = @ENV{qw/NGINX_SOURCE_DIR NGINX_BUILD_DIR/};
-
-plan(skip_all => 'no NGINX_SOURCE_DIR and NGINX_BUILD_DIR')
-	unless $source && $objs;
-
-my $module = $t->testdir() . '/runtime_upstream.so';
-my @include = map { "-I$source/src/$_" } qw!
-	core event event/modules event/quic os/unix http http/modules http/v2 http/v3
-!;
-
-system('cc', '-shared', '-fPIC', '-O', '-o', $module, @include, "-I$objs",
-	"$FindBin::Bin/module/runtime_upstream.c") == 0
-	or die "Can't compile the module\n";
+compile_module($t, 'runtime_upstream');
 
 $t->plan(10);
 
