@@ -6,29 +6,34 @@ use core::ptr::{self, NonNull};
 
 use nginx_sys::{
     NGX_CONF_1MORE, NGX_CONF_TAKE1, NGX_CONF_TAKE12, NGX_HTTP_MODULE, NGX_HTTP_SRV_CONF_OFFSET,
-    NGX_HTTP_UPS_CONF, NGX_LOG_EMERG, NGX_LOG_WARN, ngx_addr_t, ngx_command_t,
-    ngx_conf_set_msec_slot, ngx_conf_set_num_slot, ngx_conf_t, ngx_connection_t, ngx_http_module_t,
-    ngx_http_upstream_init_peer_pt, ngx_http_upstream_init_pt, ngx_http_upstream_main_conf_t,
-    ngx_http_upstream_server_t, ngx_http_upstream_srv_conf_t, ngx_module_t, ngx_msec_t,
-    ngx_parse_time, ngx_str_t, ngx_uint_t,
+    NGX_HTTP_UPS_CONF, NGX_LOG_EMERG, NGX_LOG_WARN, ngx_command_t, ngx_conf_set_msec_slot,
+    ngx_conf_set_num_slot, ngx_conf_t, ngx_connection_t, ngx_http_module_t,
+    ngx_http_upstream_init_peer_pt, ngx_http_upstream_init_pt, ngx_http_upstream_srv_conf_t,
+    ngx_module_t, ngx_msec_t, ngx_parse_time, ngx_str_t, ngx_uint_t,
 };
 use ngx::core::{NGX_CONF_ERROR, NGX_CONF_OK, NgxStr};
 use ngx::http::{
-    HttpModule, HttpModuleConfExt, HttpModuleMainConf, HttpModuleServerConf, NgxHttpUpstreamModule,
+    HttpModule, HttpModuleConfExt, HttpModuleLocationConf, HttpModuleMainConf,
+    HttpModuleServerConf, NgxHttpUpstreamModule,
 };
-use ngx::{ngx_conf_log_error, ngx_log_error, ngx_string};
+use ngx::{ngx_conf_log_error, ngx_string};
 
 pub(crate) use self::keepalive::Keepalive;
 use self::params::{Error, HintsParams, Params};
+pub(crate) use self::upstream::upstreams_of;
 use crate::builtin;
-use crate::idle::{self, Idle};
+use crate::counters::Block;
+use crate::idle::Idle;
 use crate::nginx;
-use crate::peer;
-use crate::pool::{Length, Pool, Seed};
+use crate::pool::Pool;
+use crate::status::{self, LocationConf};
+use crate::variables;
+use crate::zone::{self, Counters};
 
 mod keepalive;
 pub mod params;
 mod run_time;
+mod upstream;
 
 /// The pool of an upstream: pointers to connections, in the memory of the configuration.
 pub(crate) type IdlePool = Pool<NonNull<ngx_connection_t>, ngx::core::Pool>;
@@ -49,6 +54,8 @@ pub(crate) const FOREVER: ngx_msec_t = UNSET;
 /// The module's configuration of all upstreams together.
 #[derive(Debug, Default)]
 pub struct MainConf {
+    /// Whether there is a `keepalive_status` somewhere, or else nobody asks what was counted.
+    pub(crate) status: bool,
     /// Whether the upstreams of the configuration file are set up. An upstream that is read later
     /// is made at run time.
     configured: bool,
@@ -79,6 +86,8 @@ pub struct ServerConf {
     pub(crate) pool: Option<IdlePool>,
     /// As many as the pool has slots, each initialised while its slot is in use.
     pub(crate) idle: *mut Idle,
+    /// What happens to connections, counted.
+    pub(crate) counters: Counters,
     /// Whether this worker has said that a slice key was cut.
     pub(crate) cut_logged: bool,
     /// Whether this worker has said that a server's address is too long.
@@ -98,6 +107,7 @@ impl Default for ServerConf {
             original_init_peer: None,
             pool: None,
             idle: ptr::null_mut(),
+            counters: Counters::default(),
             cut_logged: false,
             address_logged: false,
         }
@@ -108,6 +118,20 @@ impl ServerConf {
     /// The `keepalive` directive, if the upstream has one.
     pub(crate) fn keepalive(&self) -> Option<&Keepalive> {
         self.keepalive.as_ref()
+    }
+
+    /// This worker's counters.
+    #[inline(always)]
+    pub(crate) fn counters(&self) -> &Block {
+        self.counters.block()
+    }
+
+    /// Counts the slices that hold idle connections, which another operation has changed.
+    #[inline(always)]
+    pub(crate) fn count_slices(&self) {
+        if let Some(slices) = self.pool.as_ref().and_then(Pool::slices_in_use) {
+            self.counters().set_slices(slices);
+        }
     }
 
     /// Sets what the configuration does not say.
@@ -159,6 +183,12 @@ impl HttpModule for Module {
         conf.map_or(ptr::null_mut(), |conf| conf.as_ptr().cast())
     }
 
+    unsafe extern "C" fn create_loc_conf(cf: *mut ngx_conf_t) -> *mut c_void {
+        // SAFETY: nginx passes a valid `cf`.
+        let conf = unsafe { nginx::allocate((*cf).pool, LocationConf::default()) };
+        conf.map_or(ptr::null_mut(), |conf| conf.as_ptr().cast())
+    }
+
     /// Sets up the upstreams that have a `keepalive`. `ngx_http_upstream_module` comes before this
     /// module, so it has called each `init_upstream`, and `peer.init` is the balancer's, wherever
     /// in the block its directive stands.
@@ -181,10 +211,11 @@ impl HttpModule for Module {
         let Some(upstreams) = upstreams else { return NGX_CONF_ERROR };
 
         for &upstream in upstreams_of(upstreams) {
-            // SAFETY: the array holds pointers to upstreams.
+            // SAFETY: the array holds pointers to upstreams, and `conf` is as above.
             unsafe {
-                if init_upstream(cf, upstream).is_none() {
-                    log_no_memory(cf, upstream);
+                let shared = (*conf.cast::<MainConf>()).status;
+                if upstream::init(cf, upstream, shared).is_none() {
+                    upstream::log_no_memory(cf, upstream);
                     return NGX_CONF_ERROR;
                 }
             }
@@ -198,23 +229,28 @@ unsafe impl HttpModuleMainConf for Module {
     type MainConf = MainConf;
 }
 
+// SAFETY: `create_loc_conf` makes a `LocationConf`.
+unsafe impl HttpModuleLocationConf for Module {
+    type LocationConf = LocationConf;
+}
+
 // SAFETY: `create_srv_conf` makes a `ServerConf`.
 unsafe impl HttpModuleServerConf for Module {
     type ServerConf = ServerConf;
 }
 
 static MODULE_CTX: ngx_http_module_t = ngx_http_module_t {
-    preconfiguration: None,
+    preconfiguration: Some(variables::add),
     postconfiguration: None,
     create_main_conf: Some(Module::create_main_conf),
     init_main_conf: Some(Module::init_main_conf),
     create_srv_conf: Some(Module::create_srv_conf),
     merge_srv_conf: None,
-    create_loc_conf: None,
+    create_loc_conf: Some(Module::create_loc_conf),
     merge_loc_conf: None,
 };
 
-static mut COMMANDS: [ngx_command_t; 6] = [
+static mut COMMANDS: [ngx_command_t; 7] = [
     command(ngx_string!("keepalive"), NGX_CONF_1MORE, Some(set_keepalive), 0),
     command(ngx_string!("keepalive_hints"), NGX_CONF_TAKE12, Some(set_hints), 0),
     command(
@@ -235,6 +271,7 @@ static mut COMMANDS: [ngx_command_t; 6] = [
         Some(set_msec),
         offset_of!(ServerConf, timeout),
     ),
+    status::COMMAND,
     ngx_command_t::empty(),
 ];
 
@@ -245,6 +282,7 @@ pub static mut ngx_http_upstream_sliced_keepalive_module: ngx_module_t = ngx_mod
     ctx: (&raw const MODULE_CTX).cast_mut().cast(),
     commands: (&raw mut COMMANDS).cast(),
     type_: NGX_HTTP_MODULE as ngx_uint_t,
+    init_process: Some(zone::init_process),
     ..ngx_module_t::default()
 };
 
@@ -311,7 +349,7 @@ unsafe extern "C" fn set_keepalive(
 /// # Safety
 ///
 /// `cf` is being read, and `cmd` is the directive.
-unsafe fn log_error(cf: *mut ngx_conf_t, cmd: *mut ngx_command_t, error: Error<'_>) {
+pub(crate) unsafe fn log_error(cf: *mut ngx_conf_t, cmd: *mut ngx_command_t, error: Error<'_>) {
     match error {
         Error::Value(value) => {
             let value = NgxStr::from_bytes(value);
@@ -348,103 +386,6 @@ unsafe fn warn(cf: *mut ngx_conf_t, params: &Params<'_>) {
             "parameter \"{name}\" has no effect without \"slice_key\""
         );
     }
-}
-
-fn upstreams_of(conf: &ngx_http_upstream_main_conf_t) -> &[*mut ngx_http_upstream_srv_conf_t] {
-    // SAFETY: `upstreams` is an array of these.
-    unsafe { conf.upstreams.as_slice() }
-}
-
-/// Puts this module around an upstream's balancer, if the upstream has a `keepalive`. `None` if
-/// there is no memory.
-///
-/// # Safety
-///
-/// `cf` and `upstream` are valid.
-unsafe fn init_upstream(
-    cf: *mut ngx_conf_t,
-    upstream: *mut ngx_http_upstream_srv_conf_t,
-) -> Option<()> {
-    // SAFETY: `cf` and the upstream are valid; an implicit one, made by `proxy_pass`, has no
-    // configuration. Nothing else refers to the configuration during the assignments.
-    unsafe {
-        let Some(conf) = Module::server_conf_of(&*upstream) else { return Some(()) };
-        let conf = conf.as_ptr();
-        let Some(keepalive) = (*conf).keepalive() else { return Some(()) };
-        let limits = keepalive.limits(longest_address(&*upstream));
-        (*conf).set_defaults();
-
-        let allocator = ngx::core::Pool::from_ngx_pool((*cf).pool);
-        let size = (limits.connections as usize).checked_mul(size_of::<Idle>())?;
-        (*conf).idle = allocator.alloc(size).cast();
-        if (*conf).idle.is_null() {
-            return None;
-        }
-        (*conf).pool = Some(Pool::new_in(limits, &seed(cf)?, allocator).ok()?);
-        nginx::add_cleanup((*cf).pool, Some(idle::close_all), conf.cast())?;
-
-        (*conf).original_init_peer = (*upstream).peer.init;
-        (*upstream).peer.init = Some(peer::init);
-    }
-    Some(())
-}
-
-/// A seed that clients do not know; `None` if there is none.
-///
-/// # Safety
-///
-/// `cf` is valid.
-unsafe fn seed(cf: *mut ngx_conf_t) -> Option<Seed> {
-    let mut seed = Seed::default();
-    match getrandom::fill(&mut seed) {
-        Ok(()) => Some(seed),
-        Err(error) => {
-            ngx_conf_log_error!(NGX_LOG_EMERG, cf, "getrandom() failed: {error}");
-            None
-        }
-    }
-}
-
-/// Says for which upstream there is no memory, since nginx itself names but the size, if anything.
-///
-/// # Safety
-///
-/// `cf` is valid, and so is the upstream, which was read from a configuration file.
-unsafe fn log_no_memory(cf: *mut ngx_conf_t, upstream: *mut ngx_http_upstream_srv_conf_t) {
-    // SAFETY: as promised; the file's name ends with a null byte.
-    unsafe {
-        let name = NgxStr::from_ngx_str((*upstream).host);
-        let file = NgxStr::from_bytes(CStr::from_ptr((*upstream).file_name.cast()).to_bytes());
-        let line = (*upstream).line;
-        ngx_log_error!(
-            NGX_LOG_EMERG,
-            (*cf).log,
-            "could not allocate memory for \"keepalive\" in upstream \"{name}\" in {file}:{line}"
-        );
-    }
-}
-
-/// The length of the longest address among an upstream's servers, in bytes. Names may turn out to
-/// be IPv6 addresses later.
-///
-/// # Safety
-///
-/// The upstream is valid.
-unsafe fn longest_address(upstream: &ngx_http_upstream_srv_conf_t) -> Length {
-    let mut longest = size_of::<libc::sockaddr_in6>();
-    // SAFETY: the servers and their addresses are arrays of these; either may be missing.
-    unsafe {
-        let servers = upstream.servers.as_ref();
-        for server in
-            servers.map_or(&[][..], |servers| servers.as_slice::<ngx_http_upstream_server_t>())
-        {
-            for i in 0..server.naddrs {
-                let ngx_addr_t { sockaddr, socklen, .. } = *server.addrs.add(i);
-                longest = longest.max(nginx::address(sockaddr, socklen).len());
-            }
-        }
-    }
-    Length::try_from(longest).unwrap_or(Length::MAX)
 }
 
 /// The handler of `keepalive_requests`.
@@ -519,6 +460,6 @@ fn parse_msec(text: &[u8]) -> Option<ngx_msec_t> {
 }
 
 /// What a directive's handler returns for nginx to say: `"keepalive" directive …`.
-fn message(text: &'static CStr) -> *mut c_char {
+pub(crate) fn message(text: &'static CStr) -> *mut c_char {
     text.as_ptr().cast_mut()
 }

@@ -7,11 +7,12 @@ use core::ptr::NonNull;
 
 use nginx_sys::{
     NGX_EAGAIN, ngx_add_timer, ngx_close_connection, ngx_connection_t, ngx_current_msec, ngx_cycle,
-    ngx_del_timer, ngx_destroy_pool, ngx_event_t, ngx_handle_read_event, ngx_log_t, ngx_msec_t,
-    ngx_queue_insert_after, ngx_queue_remove, ngx_socket_errno,
+    ngx_del_timer, ngx_destroy_pool, ngx_event_t, ngx_exiting, ngx_handle_read_event, ngx_log_t,
+    ngx_msec_t, ngx_queue_insert_after, ngx_queue_remove, ngx_socket_errno,
 };
 
 use crate::conf::{FOREVER, ServerConf};
+use crate::counters::Closed;
 use crate::nginx::{self, log_debug_http};
 use crate::pool::SlotIndex;
 
@@ -27,9 +28,14 @@ const LOOK_AFTER: u32 = 1000;
 pub struct Idle {
     conf: NonNull<ServerConf>,
     slot: SlotIndex,
-    /// When it was parked: the lower half of `ngx_current_msec`.
+    /// When it was parked: the lower half of `ngx_current_msec`, but for the last bit, which is
+    /// [`HINTED`].
     since: u32,
 }
+
+/// Set in [`Idle::since`] if the server has said how long the connection may be idle, and not
+/// `keepalive_timeout`.
+const HINTED: u32 = 1;
 
 /// Sets up a connection, which the pool has just kept in `slot`, to wait. It may be closed at
 /// once, if there is something to read, and after `limit` milliseconds, unless that is [`FOREVER`].
@@ -51,7 +57,8 @@ pub unsafe fn park(
     unsafe {
         let (read, write) = ((*c).read, (*c).write);
         let idle = (*conf.as_ptr()).idle.add(slot.get() as usize);
-        idle.write(Idle { conf, slot, since: ngx_current_msec as u32 });
+        let hinted = if limit == (*conf.as_ptr()).timeout { 0 } else { HINTED };
+        idle.write(Idle { conf, slot, since: ngx_current_msec as u32 & !HINTED | hinted });
 
         (*read).set_delayed(0);
         del_timer(read);
@@ -105,17 +112,32 @@ pub unsafe fn wake(c: NonNull<ngx_connection_t>, log: *mut ngx_log_t) {
     }
 }
 
-/// Closes a connection that has left the pool.
+/// Closes a connection that has left the pool, and counts it.
 ///
 /// # Safety
 ///
-/// `c` is a valid connection, and nothing refers to it.
-pub unsafe fn close(c: NonNull<ngx_connection_t>) {
-    // SAFETY: as promised.
+/// `c` is a valid parked connection, and nothing refers to it.
+pub unsafe fn close(c: NonNull<ngx_connection_t>, why: Closed) {
+    let c = c.as_ptr();
+    // SAFETY: as promised; the data of a parked connection is its `Idle`.
     unsafe {
-        set_reusable(c.as_ptr(), false);
-        close_connection(c.as_ptr());
+        let conf = (*(*c).data.cast::<Idle>()).conf.as_ptr();
+        (*conf).counters().closed(why);
+        (*conf).count_slices();
+        set_reusable(c, false);
+        close_connection(c);
     }
+}
+
+/// By which limit of its idle time a connection is closed.
+///
+/// # Safety
+///
+/// `c` is a valid parked connection.
+pub unsafe fn expired(c: NonNull<ngx_connection_t>) -> Closed {
+    // SAFETY: as promised; the data of a parked connection is its `Idle`.
+    let since = unsafe { (*(*c.as_ptr()).data.cast::<Idle>()).since };
+    if since & HINTED == 0 { Closed::Timeout } else { Closed::Hint }
 }
 
 /// A cleanup of the configuration's pool: closes all that is idle.
@@ -129,7 +151,7 @@ pub unsafe extern "C" fn close_all(data: *mut c_void) {
     // It is borrowed for one operation at a time, and not while a connection is closed.
     while let Some(c) = unsafe { (*conf).pool.as_mut() }.and_then(|pool| pool.pop()) {
         // SAFETY: the connection has just left the pool.
-        unsafe { close(c) };
+        unsafe { close(c, Closed::Shutdown) };
     }
 }
 
@@ -161,7 +183,25 @@ unsafe extern "C" fn close_handler(ev: *mut ngx_event_t) {
         let Idle { conf, slot, .. } = (*c).data.cast::<Idle>().read();
         let removed = (*conf.as_ptr()).pool.as_mut().and_then(|pool| pool.remove(slot));
         if let Some(c) = removed {
-            close(c);
+            close(c, reason(c));
+        }
+    }
+}
+
+/// Why the handler of read events closes a connection.
+///
+/// # Safety
+///
+/// `c` is a valid parked connection.
+unsafe fn reason(c: NonNull<ngx_connection_t>) -> Closed {
+    // SAFETY: as promised.
+    unsafe {
+        if (*c.as_ptr()).close() != 0 {
+            if ngx_exiting != 0 { Closed::Shutdown } else { Closed::WorkerConnections }
+        } else if (*(*c.as_ptr()).read).timedout() != 0 {
+            expired(c)
+        } else {
+            Closed::Peer
         }
     }
 }

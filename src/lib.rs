@@ -11,21 +11,30 @@
 //! - `peer`: the hooks around the balancer, which ask the pool and do what it says.
 //! - `idle`: a connection while it is idle.
 //! - `builtin`: nginx's own keepalive module: find it, silence it, pass directives on.
+//! - [`counters`]: what happens to connections, counted; `zone` is the memory in which the workers
+//!   share it.
+//! - `status`: the directive `keepalive_status`, which shows it, and the formats.
+//! - `variables`: what a request did, for logs; `trace` remembers it.
 //! - `nginx`: the few wrappers that the `ngx` crate lacks.
 //!
 //! A request's way through: `conf` → `peer::init` → `peer::get` → `pool.take` → `idle::wake`; and
 //! back: `peer::free` → `pool.put` → `idle::park`.
 //!
-//! `pool`, `hints` and `conf::params` are pure: no unsafe code, nothing of nginx, tested by
+//! `pool`, `hints`, `conf::params`, `counters` and the formats are pure: no unsafe code, nothing of nginx, tested by
 //! themselves. The rest is the border to nginx: it has no policy, and its callbacks never panic.
 
 mod builtin;
 pub mod conf;
+pub mod counters;
 pub mod hints;
 mod idle;
 mod nginx;
 mod peer;
 pub mod pool;
+mod status;
+mod trace;
+mod variables;
+mod zone;
 
 /// What nginx looks for in a shared object.
 #[cfg(feature = "export-modules")]

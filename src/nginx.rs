@@ -8,9 +8,9 @@ use core::{iter, slice};
 use nginx_sys::{
     NGX_OK, ngx_conf_t, ngx_http_compile_complex_value, ngx_http_compile_complex_value_t,
     ngx_http_complex_value, ngx_http_complex_value_t, ngx_http_get_flushed_variable,
-    ngx_http_get_variable_index, ngx_http_request_t, ngx_http_upstream_t, ngx_int_t,
-    ngx_list_part_t, ngx_module_t, ngx_palloc, ngx_pool_cleanup_add, ngx_pool_cleanup_pt,
-    ngx_pool_t, ngx_str_t, ngx_table_elt_t, ngx_uint_t, sockaddr, socklen_t,
+    ngx_http_get_variable_index, ngx_http_request_t, ngx_int_t, ngx_list_part_t, ngx_list_t,
+    ngx_module_t, ngx_palloc, ngx_pool_cleanup_add, ngx_pool_cleanup_pt, ngx_pool_t, ngx_str_t,
+    ngx_table_elt_t, ngx_uint_t, sockaddr, socklen_t,
 };
 
 /// `NGX_OK` as a status that a callback returns.
@@ -121,15 +121,14 @@ pub fn as_ngx_str(text: &[u8]) -> ngx_str_t {
     ngx_str_t { len: text.len(), data: text.as_ptr().cast_mut() }
 }
 
-/// The lines of the response header from the upstream, in the parts in which nginx has them.
+/// The lines of a header, in the parts in which nginx has them.
 ///
 /// # Safety
 ///
-/// The upstream's response header was read, which initialises the list of lines.
-pub unsafe fn response_header(
-    upstream: &ngx_http_upstream_t,
-) -> impl Iterator<Item = &[ngx_table_elt_t]> {
-    let first: *const ngx_list_part_t = &raw const upstream.headers_in.headers.part;
+/// The list is one of lines, and initialised: of a request, or of an upstream whose response header
+/// was read.
+pub unsafe fn header_lines(header: &ngx_list_t) -> impl Iterator<Item = &[ngx_table_elt_t]> {
+    let first: *const ngx_list_part_t = &raw const header.part;
     // SAFETY: the list is initialised: each part holds `nelts` lines, and the last points to none.
     let parts = iter::successors(unsafe { first.as_ref() }, |part| unsafe { part.next.as_ref() });
     parts.filter(|part| part.nelts != 0).map(|part| {

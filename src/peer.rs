@@ -3,46 +3,58 @@
 
 use core::ffi::c_void;
 use core::mem::offset_of;
-use core::ptr::{self, NonNull};
-use core::slice;
+use core::ptr::NonNull;
+use core::slice::from_raw_parts;
 
-#[cfg(ngx_feature = "http_cache")]
-use nginx_sys::NGX_HTTP_CACHE_REVALIDATED;
 #[cfg(ngx_peer_notify)]
 use nginx_sys::ngx_event_notify_peer_pt;
 use nginx_sys::{
-    NGX_DONE, NGX_ERROR, NGX_LOG_WARN, NGX_PEER_FAILED, ngx_connection_t, ngx_current_msec,
-    ngx_event_free_peer_pt, ngx_event_get_peer_pt, ngx_exiting, ngx_handle_read_event,
-    ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_http_upstream_t, ngx_int_t, ngx_msec_t,
-    ngx_peer_connection_t, ngx_str_t, ngx_terminate, ngx_uint_t,
+    NGX_DONE, NGX_ERROR, NGX_LOG_WARN, ngx_connection_t, ngx_current_msec, ngx_event_free_peer_pt,
+    ngx_event_get_peer_pt, ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_http_upstream_t,
+    ngx_int_t, ngx_peer_connection_t, ngx_str_t, ngx_uint_t,
 };
 #[cfg(ngx_peer_session)]
 use nginx_sys::{ngx_event_save_peer_session_pt, ngx_event_set_peer_session_pt};
 use ngx::core::NgxStr;
 use ngx::ngx_log_error;
 
-use crate::conf::params;
-use crate::conf::{FOREVER, Keepalive, Module, ServerConf};
-use crate::hints::{Hints, Malformed};
+use self::save::save;
+use crate::conf::{Keepalive, Module, ServerConf};
+use crate::counters::{Closed, Refused};
 use crate::idle;
 use crate::nginx::{self, log_debug_http};
-use crate::pool::{Deadline, Identity, Length, Lookup, Protocol, Put, Refused, Take, Time};
+use crate::pool::{Identity, Length, Lookup, Protocol, Take, Time};
+use crate::trace::{self, Attempt, Trace};
+
+mod save;
 
 const ERROR: ngx_int_t = NGX_ERROR as ngx_int_t;
-const KEEP_ALIVE: &[u8] = b"Keep-Alive";
-
 const DONE: ngx_int_t = NGX_DONE as ngx_int_t;
 
-/// What a request needs between `init` and its last `free`.
-struct Peer {
+/// What a request needs between `init` and its last `free`, and the variables after that.
+#[repr(C)]
+pub struct Peer {
+    /// The first member, so that who finds the trace has found the peer.
+    trace: Trace,
     conf: NonNull<ServerConf>,
     request: *mut ngx_http_request_t,
+    /// What became of the last attempt's connection; `None` if it is still in use, or there is none.
+    outcome: Option<Outcome>,
     /// The length of the slice key as used, which follows in memory; `None` if it is too long and
     /// connections under it are not kept.
     key_length: Option<Length>,
     /// Of the server that the balancer chose last.
     lookup: Lookup,
     balancer: Balancer,
+}
+
+/// What became of a connection after a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// It is kept.
+    Saved,
+    /// It is not kept.
+    Refused(Refused),
 }
 
 /// What the balancer has put into `ngx_peer_connection_t`.
@@ -82,8 +94,10 @@ pub unsafe extern "C" fn init(
 
         let pc = &raw mut (*(*r).upstream).peer;
         let peer = Peer {
+            trace: Trace::new(r),
             conf,
             request: r,
+            outcome: None,
             key_length: key.map(|key| key.len() as Length),
             lookup: Lookup::default(),
             balancer: Balancer {
@@ -100,6 +114,7 @@ pub unsafe extern "C" fn init(
         };
         let key = key.unwrap_or_default();
         let Some(peer) = nginx::allocate_with((*r).pool, peer, key) else { return ERROR };
+        Trace::link(&raw mut (*peer.as_ptr()).trace);
 
         (*pc).data = peer.as_ptr().cast();
         (*pc).get = Some(get);
@@ -129,14 +144,23 @@ unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> n
     unsafe {
         log_debug_http!((*pc).log, "get keepalive peer");
 
+        let trace = &raw mut (*peer).trace;
+        (*peer).outcome = None;
         let Some(get) = (*peer).balancer.get else { return ERROR };
         let rc = get(pc, (*peer).balancer.data);
         if rc != nginx::OK {
+            Trace::push(trace, Attempt::None);
             return rc;
         }
-        let Some(c) = take(peer, pc) else { return nginx::OK };
+        let Some(c) = take(peer, pc) else {
+            Trace::push(trace, Attempt::Miss);
+            (*(*peer).conf.as_ptr()).counters().miss();
+            return nginx::OK;
+        };
 
         log_debug_http!((*pc).log, "get keepalive peer: using connection {:p}", c);
+        Trace::push(trace, Attempt::Hit);
+        count_hit(peer);
         idle::wake(c, (*pc).log);
         (*pc).connection = c.as_ptr();
         (*pc).set_cached(1);
@@ -156,11 +180,7 @@ unsafe extern "C" fn free(pc: *mut ngx_peer_connection_t, data: *mut c_void, sta
     unsafe {
         log_debug_http!((*pc).log, "free keepalive peer");
 
-        if state & NGX_PEER_FAILED as ngx_uint_t == 0 {
-            if let Some(c) = NonNull::new((*pc).connection).filter(|&c| is_reusable(peer, pc, c)) {
-                save(peer, pc, c);
-            }
-        }
+        (*peer).outcome = Some(save(peer, pc, state));
         if let Some(free) = (*peer).balancer.free {
             free(pc, (*peer).balancer.data, state);
         }
@@ -214,6 +234,45 @@ unsafe extern "C" fn save_session(pc: *mut ngx_peer_connection_t, data: *mut c_v
             save_session(pc, (*peer).balancer.data);
         }
     }
+}
+
+/// The peer of the upstream that a request has come to last, if that is one of this module.
+///
+/// # Safety
+///
+/// The request is valid, and the answer is used no longer than it.
+pub unsafe fn of(r: *mut ngx_http_request_t) -> Option<NonNull<Peer>> {
+    // SAFETY: the request is valid. The trace with the last attempt is the first member of a peer,
+    // since `Trace::push` moves only earlier attempts to another one.
+    unsafe {
+        let states = (*r).upstream_states.as_ref()?.nelts;
+        let trace = trace::traces(r).find(|trace| trace.end() == states)?;
+        Some(NonNull::from(trace).cast())
+    }
+}
+
+/// The slice key as used; `None` if the upstream has no `slice_key`, or it is too long.
+///
+/// # Safety
+///
+/// The peer is valid, and the answer is used no longer than it.
+pub unsafe fn slice<'a>(peer: NonNull<Peer>) -> Option<&'a [u8]> {
+    let peer = peer.as_ptr();
+    // SAFETY: as promised.
+    unsafe {
+        keepalive((*peer).conf)?.slice_key.as_ref()?;
+        Some(key(peer, (*peer).key_length?))
+    }
+}
+
+/// What became of the connection; `None` if it is still in use, or there is none.
+///
+/// # Safety
+///
+/// The peer is valid.
+pub unsafe fn outcome(peer: NonNull<Peer>) -> Option<Outcome> {
+    // SAFETY: as promised.
+    unsafe { (*peer.as_ptr()).outcome }
 }
 
 /// Evaluates the slice key. `Ok(None)`: it is too long, and its connections are not kept.
@@ -281,6 +340,24 @@ unsafe fn keepalive<'a>(conf: NonNull<ServerConf>) -> Option<&'a Keepalive> {
     unsafe { (*conf.as_ptr()).keepalive() }
 }
 
+/// Counts that a request uses an idle connection.
+///
+/// # Safety
+///
+/// `peer` is valid, and [`take`] has found a connection for it.
+#[inline(always)]
+unsafe fn count_hit(peer: *mut Peer) {
+    // SAFETY: as promised.
+    unsafe {
+        let conf = (*peer).conf.as_ptr();
+        (*conf).counters().hit();
+        if let Some(pool) = (*conf).pool.as_mut() {
+            pool.count_hit(&(*peer).lookup);
+        }
+        (*conf).count_slices();
+    }
+}
+
 /// Takes a connection to the server that the balancer chose.
 ///
 /// # Safety
@@ -302,211 +379,11 @@ unsafe fn take(
             let pool = (*conf).pool.as_mut()?;
             match pool.take(identity, &mut (*peer).lookup, ngx_current_msec as Time) {
                 Take::Found(c) if idle::is_open(c) => return Some(c),
-                Take::Found(c) | Take::Close(c) => idle::close(c),
+                Take::Found(c) => idle::close(c, Closed::Peer),
+                Take::Close(c) => idle::close(c, idle::expired(c)),
                 Take::Nothing => return None,
             }
         }
-    }
-}
-
-/// Whether a connection can be used for another request: what the built-in module checks, in its
-/// order.
-///
-/// # Safety
-///
-/// All three are valid, and of each other.
-unsafe fn is_reusable(
-    peer: *mut Peer,
-    pc: *mut ngx_peer_connection_t,
-    c: NonNull<ngx_connection_t>,
-) -> bool {
-    let c = c.as_ptr();
-    // SAFETY: they are valid, and with them the configuration, the upstream and the two events.
-    unsafe {
-        let conf = (*peer).conf.as_ptr();
-        let upstream = upstream_of(pc);
-        let (read, write) = ((*c).read, (*c).write);
-
-        (*read).eof() == 0
-            && (*read).error() == 0
-            && (*read).timedout() == 0
-            && (*write).error() == 0
-            && (*write).timedout() == 0
-            && (*c).requests < (*conf).requests
-            && ngx_current_msec.wrapping_sub((*c).start_time) <= (*conf).time
-            && (*upstream).keepalive() != 0
-            && (*upstream).request_body_sent() != 0
-            && ngx_terminate == 0
-            && ngx_exiting == 0
-            && ngx_handle_read_event(read, 0) == nginx::OK
-    }
-}
-
-/// Asks the pool to keep a connection, and parks it if it does.
-///
-/// # Safety
-///
-/// All three are valid, and of each other.
-unsafe fn save(peer: *mut Peer, pc: *mut ngx_peer_connection_t, c: NonNull<ngx_connection_t>) {
-    // SAFETY: as promised. The pool is borrowed for one operation at a time, and not while a
-    // connection is closed or parked.
-    unsafe {
-        let conf = (*peer).conf;
-        let Some(key_length) = (*peer).key_length else { return };
-        let idle_limit = idle_limit(peer, pc);
-        if idle_limit == 0 {
-            return;
-        }
-        let deadline = match idle_limit {
-            FOREVER => Deadline::MAX,
-            limit => (ngx_current_msec as Time).saturating_add(limit as Time),
-        };
-        let Some(slice_limit) = slice_limit(peer, pc) else { return };
-
-        loop {
-            let Some(pool) = (*conf.as_ptr()).pool.as_mut() else { return };
-            let identity = move || identity(peer, pc, key_length);
-            match pool.put(identity, &mut (*peer).lookup, c, deadline, slice_limit) {
-                Put::Kept(slot) => {
-                    log_debug_http!((*pc).log, "free keepalive peer: saving connection {:p}", c);
-                    (*pc).connection = ptr::null_mut();
-                    return idle::park(c, conf, slot, idle_limit);
-                }
-                Put::Close(victim) => idle::close(victim),
-                Put::Refused(refused) => return log_refused(pc, conf, refused),
-            }
-        }
-    }
-}
-
-/// # Safety
-///
-/// `pc` and `conf` are valid, and of each other.
-#[cold]
-#[inline(never)]
-unsafe fn log_refused(pc: *mut ngx_peer_connection_t, conf: NonNull<ServerConf>, refused: Refused) {
-    // SAFETY: as promised.
-    unsafe {
-        log_debug_http!((*pc).log, "free keepalive peer: not saved: {refused:?}");
-
-        let logged = &raw mut (*conf.as_ptr()).address_logged;
-        if refused == Refused::AddressLength && !logged.replace(true) {
-            let name = NgxStr::from_ngx_str((*(*upstream_of(pc)).upstream).host);
-            ngx_log_error!(
-                NGX_LOG_WARN,
-                (*pc).log,
-                "address of a server that upstream \"{name}\" does not name is too long to keep \
-                 connections to it"
-            );
-        }
-    }
-}
-
-/// How long the connection may be idle, in milliseconds; [`FOREVER`] if there is no limit.
-///
-/// # Safety
-///
-/// `peer` and `pc` are valid, and of each other, and the connection is reusable.
-unsafe fn idle_limit(peer: *mut Peer, pc: *mut ngx_peer_connection_t) -> ngx_msec_t {
-    // SAFETY: both are valid. The response header was read, or the connection would not be
-    // reusable (`keepalive`).
-    unsafe {
-        let conf = (*peer).conf.as_ptr();
-        match (*conf).hints_margin {
-            Some(margin) if has_hints(&*upstream_of(pc)) => {
-                hinted_limit(pc, (*conf).timeout, margin)
-            }
-            _ => (*conf).timeout,
-        }
-    }
-}
-
-/// Whether the server's response has a `Keep-Alive` header.
-///
-/// # Safety
-///
-/// The response header was read.
-unsafe fn has_hints(upstream: &ngx_http_upstream_t) -> bool {
-    // SAFETY: as promised.
-    let mut parts = unsafe { nginx::response_header(upstream) };
-    parts.any(|lines| lines.iter().any(|line| nginx::is_named(line, KEEP_ALIVE)))
-}
-
-/// The smaller one of `timeout` and what the server's `Keep-Alive` header says.
-///
-/// # Safety
-///
-/// As for [`idle_limit`].
-#[cold]
-#[inline(never)]
-unsafe fn hinted_limit(
-    pc: *mut ngx_peer_connection_t,
-    timeout: ngx_msec_t,
-    margin: u64,
-) -> ngx_msec_t {
-    // SAFETY: as promised.
-    unsafe {
-        let upstream = &*upstream_of(pc);
-        #[cfg(ngx_feature = "http_cache")]
-        if upstream.cache_status() == NGX_HTTP_CACHE_REVALIDATED {
-            // The header is now that of the cached response.
-            return timeout;
-        }
-        let mut hints = Hints::default();
-        let lines = nginx::response_header(upstream).flatten();
-        for line in lines.filter(|line| nginx::is_named(line, KEEP_ALIVE)) {
-            match Hints::parse(line.value.as_bytes()) {
-                Ok(said) => hints = hints.and(said),
-                Err(Malformed) => {
-                    let line = NgxStr::from_ngx_str(line.value);
-                    log_debug_http!((*pc).log, "malformed Keep-Alive header: \"{line}\"");
-                }
-            }
-        }
-        let hinted = hints.idle_limit(margin).and_then(|limit| limit.try_into().ok());
-        timeout.min(hinted.unwrap_or(FOREVER))
-    }
-}
-
-/// The most connections that the request's slice may hold; `None` if this one is not kept.
-///
-/// # Safety
-///
-/// `peer` and `pc` are valid, and of each other.
-unsafe fn slice_limit(peer: *mut Peer, pc: *mut ngx_peer_connection_t) -> Option<u32> {
-    // SAFETY: as promised. The variables' handlers do not touch this configuration.
-    unsafe {
-        let keepalive = keepalive((*peer).conf)?;
-        let Some(value) = &keepalive.slice_dyn else {
-            return Some(keepalive.slice_conn.unwrap_or(u32::MAX));
-        };
-        let text = value.evaluate((*peer).request)?;
-        if text.is_empty() {
-            return keepalive.slice_conn;
-        }
-        let limit = params::number(text.as_bytes());
-        if limit.is_none() {
-            log_invalid(peer, pc, text);
-        }
-        limit
-    }
-}
-
-/// # Safety
-///
-/// `peer` and `pc` are valid, and of each other.
-#[cold]
-#[inline(never)]
-unsafe fn log_invalid(peer: *mut Peer, pc: *mut ngx_peer_connection_t, text: ngx_str_t) {
-    // SAFETY: as promised.
-    unsafe {
-        let text = NgxStr::from_ngx_str(text);
-        let name = NgxStr::from_ngx_str((*(*upstream_of(pc)).upstream).host);
-        ngx_log_error!(
-            NGX_LOG_WARN,
-            (*(*(*peer).request).connection).log,
-            "invalid \"slice_dyn\" value \"{text}\" of upstream \"{name}\""
-        );
     }
 }
 
@@ -521,14 +398,13 @@ unsafe fn identity<'a>(
     pc: *mut ngx_peer_connection_t,
     key_length: Length,
 ) -> Identity<'a> {
-    // SAFETY: as promised. The balancer has set the address, and `init` has copied the key behind
-    // `peer`.
+    // SAFETY: as promised. The balancer has set the address.
     unsafe {
         let upstream = upstream_of(pc);
         let local = keepalive((*peer).conf).is_some_and(|keepalive| keepalive.local);
 
         Identity {
-            key: slice::from_raw_parts(peer.add(1).cast(), usize::from(key_length)),
+            key: key(peer, key_length),
             address: nginx::address((*pc).sockaddr, (*pc).socklen),
             protocol: Protocol {
                 handler: (*upstream).create_request.map_or(0, |handler| handler as usize),
@@ -537,6 +413,14 @@ unsafe fn identity<'a>(
             },
         }
     }
+}
+
+/// # Safety
+///
+/// `peer` is valid, `key_length` is its own, and the answer is used no longer than it.
+unsafe fn key<'a>(peer: *mut Peer, key_length: Length) -> &'a [u8] {
+    // SAFETY: `init` has copied the key behind `peer`.
+    unsafe { from_raw_parts(peer.add(1).cast(), usize::from(key_length)) }
 }
 
 /// The upstream that a peer connection is the member of.

@@ -139,20 +139,45 @@ pub enum Put<T> {
     /// The connection is kept, in this slot.
     Kept(SlotIndex),
     /// This other connection has left the pool to make room: close it, and put again.
-    Close(T),
+    Close(T, Evicted),
     /// The connection is not kept.
     Refused(Refused),
+}
+
+/// What a connection made room for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Evicted {
+    /// The limit of connections.
+    Connections,
+    /// The limit of its slice.
+    SliceLimit,
+    /// The limit of slices.
+    Slices,
 }
 
 /// Why a connection is not kept.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Refused {
-    /// A limit is zero.
-    Limit,
+    /// The limit of connections or of slices is zero.
+    Disabled,
+    /// The limit of its slice is zero.
+    SliceLimit,
     /// The slice key does not fit.
     KeyLength,
     /// The server address does not fit.
     AddressLength,
+}
+
+/// What is to be known of a slice.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Slice<'a> {
+    /// Its key.
+    pub key: &'a [u8],
+    /// How many idle connections it holds.
+    pub idle: u32,
+    /// How many connections were taken from it to be used, as [`Pool::count_hit`] was told, since
+    /// it has this key.
+    pub hits: u64,
 }
 
 /// The memory of a connection besides that of its slice and of its server address, in bytes.
@@ -255,6 +280,28 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
         let value = slot.value;
         self.take_out(index, false);
         Some(value)
+    }
+
+    /// Counts a hit of the slice in which the last [`Self::take`] by this lookup found a connection.
+    pub fn count_hit(&mut self, lookup: &Lookup) {
+        if let (Some(slices), Some(peer)) = (&mut self.slices, self.peers.get(lookup.peer)) {
+            slices.count_hit(peer.slice);
+        }
+    }
+
+    /// How many slices hold idle connections; `None` if one slice holds everything.
+    pub fn slices_in_use(&self) -> Option<u32> {
+        let slices = self.slices.as_ref()?;
+        let last = self.slots.get(self.last).and_then(|slot| self.peers.get(slot.peer));
+        let unsettled = last.is_some_and(|peer| slices.is_vacant(peer.slice));
+        Some(slices.in_use().saturating_add(unsettled.into()))
+    }
+
+    /// The slices that hold idle connections, in no order. There are none if one slice holds
+    /// everything.
+    pub fn slices(&mut self) -> impl Iterator<Item = Slice<'_>> {
+        self.settle();
+        self.slices.iter().flat_map(Slices::iter)
     }
 
     /// Removes any connection, the least recently saved one first.
@@ -415,18 +462,18 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
         let slice = self.slice(peer, identity, lookup);
 
         if let Some(victim) = self.beyond(slice, slice_limit) {
-            return self.close(victim);
+            return self.close(victim, Evicted::SliceLimit);
         }
         if let Some(refused) = self.refuse(identity, slice_limit) {
             return Put::Refused(refused);
         }
-        if let Some(victim) = self.in_the_way(slice) {
-            return self.close(victim);
+        if let Some((victim, evicted)) = self.in_the_way(slice) {
+            return self.close(victim, evicted);
         }
         let peer = peer.or_else(|| self.insert(identity, lookup, slice));
         match peer.and_then(|peer| self.keep(peer, value, deadline)) {
             Some(slot) => Put::Kept(slot),
-            None => Put::Refused(Refused::Limit),
+            None => Put::Refused(Refused::Disabled),
         }
     }
 
@@ -452,11 +499,14 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
 
     fn refuse(&self, identity: &Identity<'_>, slice_limit: u32) -> Option<Refused> {
         if self.limits.connections == 0 {
-            return Some(Refused::Limit);
+            return Some(Refused::Disabled);
         }
         if let (Some(slices), Some(limits)) = (&self.slices, self.limits.slices) {
-            if limits.slices == 0 || slice_limit == 0 {
-                return Some(Refused::Limit);
+            if limits.slices == 0 {
+                return Some(Refused::Disabled);
+            }
+            if slice_limit == 0 {
+                return Some(Refused::SliceLimit);
             }
             if !slices.fits(identity.key) {
                 return Some(Refused::KeyLength);
@@ -468,22 +518,25 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
     /// A connection that leaves before one of this slice fits: of the least recently used slice if
     /// a slice is needed and all are in use, else the least recently saved one of all if no slot
     /// is free.
-    fn in_the_way(&self, slice: Option<u32>) -> Option<u32> {
+    fn in_the_way(&self, slice: Option<u32>) -> Option<(u32, Evicted)> {
         if let (Some(slices), Some(limits), None) = (&self.slices, self.limits.slices, slice) {
             // Where there are more slices than connections, connections run out first.
             if limits.slices <= self.limits.connections {
                 if let Some(used) = slices.in_the_way() {
-                    return slices.back(used);
+                    return Some((slices.back(used)?, Evicted::Slices));
                 }
             }
         }
-        if self.slots.is_full() { self.recently_saved.back() } else { None }
+        if !self.slots.is_full() {
+            return None;
+        }
+        Some((self.recently_saved.back()?, Evicted::Connections))
     }
 
-    fn close(&mut self, victim: u32) -> Put<T> {
+    fn close(&mut self, victim: u32, evicted: Evicted) -> Put<T> {
         match self.remove(SlotIndex(victim)) {
-            Some(value) => Put::Close(value),
-            None => Put::Refused(Refused::Limit),
+            Some(value) => Put::Close(value, evicted),
+            None => Put::Refused(Refused::Disabled),
         }
     }
 

@@ -155,7 +155,7 @@ impl Both {
             match self.pool.put(identity, &mut lookup, value, deadline, limit) {
                 Put::Kept(slot) => break Ok(slot),
                 Put::Refused(refused) => break Err(refused),
-                Put::Close(value) => closed.push(value),
+                Put::Close(value, _) => closed.push(value),
             }
         };
         self.remember(request, lookup);
@@ -278,8 +278,11 @@ impl Naive {
     }
 
     fn refuse(&self, own: &Own, limit: u32) -> Option<Refused> {
-        if limit == 0 || self.limits.connections == 0 || self.slices.slices == 0 {
-            return Some(Refused::Limit);
+        if self.limits.connections == 0 || self.slices.slices == 0 {
+            return Some(Refused::Disabled);
+        }
+        if limit == 0 {
+            return Some(Refused::SliceLimit);
         }
         if own.key.len() > self.slices.key_length as usize {
             return Some(Refused::KeyLength);

@@ -5,6 +5,7 @@ use nginx_sys::ngx_conf_t;
 use super::params::{Params, Value};
 use crate::nginx::Text;
 use crate::pool::{Length, Limits, SliceLimits};
+use crate::status::report;
 
 /// The default of `slice_poolsize`.
 const SLICE_POOLSIZE: u32 = 20;
@@ -51,6 +52,16 @@ impl Keepalive {
             slice_strict: params.slice_strict,
             local: params.local,
         })
+    }
+
+    /// The limits as the status shows them.
+    pub fn shown_limits(&self) -> report::Limits {
+        let keyed = self.slice_key.is_some();
+        report::Limits {
+            connections: self.connections,
+            slice_conn: self.slice_conn,
+            slice_poolsize: keyed.then_some(self.slice_poolsize),
+        }
     }
 
     /// The limits of the pool, for server addresses of this length.

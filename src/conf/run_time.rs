@@ -10,7 +10,7 @@ use ngx::http::{HttpModule, HttpModuleConfExt, NgxHttpCoreModule, NgxHttpUpstrea
 use ngx::ngx_conf_log_error;
 
 use super::params::Params;
-use super::{Keepalive, Module, ServerConf, init_upstream};
+use super::{Keepalive, Module, ServerConf, upstream};
 use crate::nginx;
 
 /// Compiles the directive. In a running worker nginx does not look for the handlers of variables
@@ -80,7 +80,7 @@ unsafe extern "C" fn init(
             Some(original) if original(cf, upstream) == nginx::OK => {}
             _ => return Status::NGX_ERROR.into(),
         }
-        match init_upstream(cf, upstream) {
+        match upstream::init(cf, upstream, false) {
             Some(()) => nginx::OK,
             None => Status::NGX_ERROR.into(),
         }

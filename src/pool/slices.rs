@@ -21,6 +21,7 @@ struct Slice {
     links: Links,
     slots: List<InSlice>,
     birth: NonZeroU64,
+    hits: u64,
     count: u32,
     key_length: Length,
 }
@@ -31,6 +32,7 @@ pub struct Slices<A: Allocator> {
     keys: Strings<A>,
     index: Index<A>,
     recently_used: List<Used>,
+    in_use: u32,
 }
 
 impl<A: Allocator + Clone> Slices<A> {
@@ -47,6 +49,7 @@ impl<A: Allocator + Clone> Slices<A> {
             keys: Strings::new_in(capacity, limits.key_length, allocator.clone())?,
             index: Index::new_in(capacity, allocator)?,
             recently_used: List::new(),
+            in_use: 0,
         })
     }
 }
@@ -79,6 +82,34 @@ impl<A: Allocator> Slices<A> {
         self.nodes.get(index).is_none_or(|slice| slice.count >= limit)
     }
 
+    /// Whether a slice is vacant.
+    pub fn is_vacant(&self, index: u32) -> bool {
+        self.nodes.get(index).is_some_and(|slice| slice.count == 0)
+    }
+
+    /// The number of slices in use.
+    pub fn in_use(&self) -> u32 {
+        self.in_use
+    }
+
+    /// The slices in use.
+    pub fn iter(&self) -> impl Iterator<Item = super::Slice<'_>> {
+        self.nodes.nodes().iter().zip(0..).filter(|(slice, _)| slice.count != 0).map(
+            |(slice, index)| super::Slice {
+                key: self.keys.get(index, slice.key_length).unwrap_or_default(),
+                idle: slice.count,
+                hits: slice.hits,
+            },
+        )
+    }
+
+    /// Counts a hit.
+    pub fn count_hit(&mut self, index: u32) {
+        if let Some(slice) = self.nodes.get_mut(index) {
+            slice.hits = slice.hits.wrapping_add(1);
+        }
+    }
+
     /// The least recently saved connection of a slice.
     pub fn back(&self, index: u32) -> Option<u32> {
         self.nodes.get(index)?.slots.back()
@@ -99,6 +130,7 @@ impl<A: Allocator> Slices<A> {
             links: Links::NONE,
             slots: List::new(),
             birth,
+            hits: 0,
             count: 0,
             key_length: self.keys.fit(key)?,
         })?;
@@ -116,6 +148,7 @@ impl<A: Allocator> Slices<A> {
         slice.slots.push_front(slots, slot);
 
         if was_empty {
+            self.in_use = self.in_use.saturating_add(1);
             self.nodes.occupy(index);
             self.recently_used.push_front(self.nodes.nodes_mut(), index);
         } else {
@@ -143,6 +176,7 @@ impl<A: Allocator> Slices<A> {
         slice.count = slice.count.saturating_sub(1);
 
         if slice.count == 0 {
+            self.in_use = self.in_use.saturating_sub(1);
             self.recently_used.remove(self.nodes.nodes_mut(), index);
             self.nodes.vacate(index);
         } else if used {
@@ -179,6 +213,7 @@ impl<A: Allocator> Slices<A> {
     pub fn count(&mut self) -> usize {
         let used = self.nodes.nodes().iter().filter(|slice| slice.count != 0).count();
         assert_eq!(self.nodes.count(), used);
+        assert_eq!(self.in_use as usize, used);
         used
     }
 }

@@ -11,6 +11,7 @@ const HTTP: Protocol = Protocol { handler: 1, location: 0, tls: false };
 const NO_LIMIT: u32 = u32::MAX;
 const SEED: Seed = [7; 24];
 const ANY_TIME: Deadline = Deadline::MAX;
+const NOTHING: [u32; 0] = [];
 
 fn pool(connections: u32, slices: u32) -> Pool<u32, Global> {
     let slices = Some(SliceLimits { slices, key_length: 8 });
@@ -38,7 +39,8 @@ fn put_until(
     what: (u32, Deadline),
     limit: u32,
 ) -> (Result<SlotIndex, Refused>, Vec<u32>) {
-    put_by(pool, identity, &mut Lookup::default(), what, limit)
+    let (answer, closed) = put_by(pool, identity, &mut Lookup::default(), what, limit);
+    (answer, closed.into_iter().map(|(value, _)| value).collect())
 }
 
 fn put_by(
@@ -47,13 +49,13 @@ fn put_by(
     lookup: &mut Lookup,
     (value, deadline): (u32, Deadline),
     limit: u32,
-) -> (Result<SlotIndex, Refused>, Vec<u32>) {
+) -> (Result<SlotIndex, Refused>, Vec<(u32, Evicted)>) {
     let mut closed = Vec::new();
     loop {
         match pool.put(|| *identity, lookup, value, deadline, limit) {
             Put::Kept(slot) => return (Ok(slot), closed),
             Put::Refused(refused) => return (Err(refused), closed),
-            Put::Close(value) => closed.push(value),
+            Put::Close(value, evicted) => closed.push((value, evicted)),
         }
     }
 }
@@ -66,7 +68,7 @@ fn keep(pool: &mut Pool<u32, Global>, identity: &Identity<'_>, value: u32) -> Ve
 
 fn take(pool: &mut Pool<u32, Global>, identity: &Identity<'_>) -> Option<u32> {
     let (found, closed) = take_at(pool, identity, 0);
-    assert_eq!(closed, []);
+    assert_eq!(closed, NOTHING);
     found
 }
 
@@ -197,7 +199,7 @@ fn at_the_limit_the_least_recently_saved_of_all_makes_room() {
     let mut pool = pool(3, 3);
     keep(&mut pool, &id("a", "1"), 1);
     keep(&mut pool, &id("b", "1"), 2);
-    assert_eq!(keep(&mut pool, &id("c", "1"), 3), []);
+    assert_eq!(keep(&mut pool, &id("c", "1"), 3), NOTHING);
     assert_eq!(keep(&mut pool, &id("c", "1"), 4), [1]);
     assert_eq!(keep(&mut pool, &id("c", "2"), 5), [2]);
 }
@@ -206,8 +208,8 @@ fn at_the_limit_the_least_recently_saved_of_all_makes_room() {
 fn at_the_slice_limit_the_slice_makes_room_over_all_servers() {
     let mut pool = pool(9, 9);
     keep(&mut pool, &id("b", "1"), 1);
-    assert_eq!(put(&mut pool, &id("a", "1"), 2, 2).1, []);
-    assert_eq!(put(&mut pool, &id("a", "2"), 3, 2).1, []);
+    assert_eq!(put(&mut pool, &id("a", "1"), 2, 2).1, NOTHING);
+    assert_eq!(put(&mut pool, &id("a", "2"), 3, 2).1, NOTHING);
     assert_eq!(put(&mut pool, &id("a", "2"), 4, 2).1, [2]);
     assert_eq!(take(&mut pool, &id("a", "1")), None);
     assert_eq!(take(&mut pool, &id("b", "1")), Some(1));
@@ -220,7 +222,7 @@ fn a_lower_slice_limit_closes_what_is_beyond_it() {
         keep(&mut pool, &id("a", "1"), value);
     }
     assert_eq!(put(&mut pool, &id("a", "1"), 5, 2).1, [1, 2, 3]);
-    assert_eq!(put(&mut pool, &id("a", "1"), 6, 0), (Err(Refused::Limit), vec![4, 5]));
+    assert_eq!(put(&mut pool, &id("a", "1"), 6, 0), (Err(Refused::SliceLimit), vec![4, 5]));
     assert_eq!(pool.pop(), None);
 }
 
@@ -245,9 +247,9 @@ fn an_emptied_slice_is_free_at_once() {
     keep(&mut pool, &id("a", "1"), 1);
     let (slot, _) = put(&mut pool, &id("b", "1"), 2, NO_LIMIT);
     take(&mut pool, &id("a", "1"));
-    assert_eq!(keep(&mut pool, &id("c", "1"), 3), []);
+    assert_eq!(keep(&mut pool, &id("c", "1"), 3), NOTHING);
     assert_eq!(pool.remove(slot.unwrap()), Some(2));
-    assert_eq!(keep(&mut pool, &id("d", "1"), 4), []);
+    assert_eq!(keep(&mut pool, &id("d", "1"), 4), NOTHING);
 }
 
 #[test]
@@ -279,9 +281,10 @@ fn a_slice_is_not_used_by_closing() {
 
 #[test]
 fn zero_keeps_nothing() {
-    let refused = (Err(Refused::Limit), vec![]);
+    let refused = (Err(Refused::Disabled), vec![]);
     assert_eq!(put(&mut pool(0, 9), &id("a", "1"), 1, NO_LIMIT), refused);
     assert_eq!(put(&mut pool(9, 0), &id("a", "1"), 1, NO_LIMIT), refused);
+    let refused = (Err(Refused::SliceLimit), vec![]);
     assert_eq!(put(&mut pool(9, 9), &id("a", "1"), 1, 0), refused);
 }
 
@@ -295,8 +298,29 @@ fn what_does_not_fit_is_refused_and_closes_nothing() {
     assert_eq!(address, (Err(Refused::AddressLength), vec![]));
     assert_eq!(take(&mut pool, &id("a", "1")), Some(1));
 
-    assert_eq!(keep(&mut pool, &id("12345678", "12345678"), 3), []);
+    assert_eq!(keep(&mut pool, &id("12345678", "12345678"), 3), NOTHING);
     assert_eq!(take(&mut pool, &id("12345678", "12345678")), Some(3));
+}
+
+#[test]
+fn hits_are_counted_for_as_long_as_a_slice_has_its_key() {
+    let mut pool = pool(4, 1);
+    let mut lookup = Lookup::default();
+    let hits = |pool: &mut Pool<u32, Global>| {
+        pool.slices().map(|slice| (slice.key.to_vec(), slice.hits)).collect::<Vec<_>>()
+    };
+    keep(&mut pool, &id("a", "1"), 7);
+    for n in 0..3 {
+        assert_eq!(hits(&mut pool), [(b"a".to_vec(), n)]);
+        assert_eq!(take_by(&mut pool, &id("a", "1"), &mut lookup, 0).0, Some(7));
+        pool.count_hit(&lookup);
+        assert_eq!(hits(&mut pool), vec![]);
+        keep(&mut pool, &id("a", "1"), 7);
+    }
+    keep(&mut pool, &id("b", "1"), 8);
+    assert_eq!(hits(&mut pool), [(b"b".to_vec(), 0)]);
+    keep(&mut pool, &id("a", "1"), 7);
+    assert_eq!(hits(&mut pool), [(b"a".to_vec(), 0)]);
 }
 
 #[test]
@@ -385,9 +409,9 @@ impl Naive {
         (None, closed)
     }
 
-    fn close_last(&mut self, which: impl Fn(&Own) -> bool) -> u32 {
+    fn close_last(&mut self, which: impl Fn(&Own) -> bool, why: Evicted) -> (u32, Evicted) {
         let i = self.idle.iter().rposition(|(id, ..)| which(id)).unwrap();
-        self.idle.remove(i).1
+        (self.idle.remove(i).1, why)
     }
 
     fn put(
@@ -395,13 +419,16 @@ impl Naive {
         id: &Own,
         (value, deadline): (u32, Deadline),
         limit: u32,
-    ) -> (Result<(), Refused>, Vec<u32>) {
+    ) -> (Result<(), Refused>, Vec<(u32, Evicted)>) {
         let mut closed = Vec::new();
         while self.count(&id.key) > 0 && self.count(&id.key) >= limit as usize {
-            closed.push(self.close_last(|idle| idle.key == id.key));
+            closed.push(self.close_last(|idle| idle.key == id.key, Evicted::SliceLimit));
         }
-        if limit == 0 || self.limits.connections == 0 || self.slices.slices == 0 {
-            return (Err(Refused::Limit), closed);
+        if self.limits.connections == 0 || self.slices.slices == 0 {
+            return (Err(Refused::Disabled), closed);
+        }
+        if limit == 0 {
+            return (Err(Refused::SliceLimit), closed);
         }
         if id.key.len() > self.slices.key_length as usize {
             return (Err(Refused::KeyLength), closed);
@@ -413,11 +440,11 @@ impl Naive {
             let keys = self.keys();
             let key = self.used.iter().rfind(|key| keys.contains(&key[..])).unwrap().clone();
             while self.count(&key) > 0 {
-                closed.push(self.close_last(|idle| idle.key == key));
+                closed.push(self.close_last(|idle| idle.key == key, Evicted::Slices));
             }
         }
         if self.idle.len() >= self.limits.connections as usize {
-            closed.push(self.close_last(|_| true));
+            closed.push(self.close_last(|_| true, Evicted::Connections));
         }
         self.idle.insert(0, (id.clone(), value, deadline));
         self.touch(&id.key);
@@ -553,6 +580,9 @@ proptest! {
                 }
             }
             prop_assert_eq!(pool.slots.count(), naive.idle.len());
+            if let Some(in_use) = pool.slices_in_use() {
+                prop_assert_eq!(in_use as usize, naive.keys().len());
+            }
             if value % 7 != 0 {
                 // Counting would settle what was saved last.
                 continue;
@@ -563,6 +593,9 @@ proptest! {
             prop_assert_eq!(used, naive.keys().len());
             prop_assert!(kept <= connections as usize && used <= slices.slices as usize);
             prop_assert!(peers <= kept);
+            for slice in pool.slices() {
+                prop_assert_eq!(slice.idle as usize, naive.count(slice.key));
+            }
         }
 
         // Nothing was lost: what is left comes out in the order in which it was saved.

@@ -1,0 +1,420 @@
+//! What happens to connections, counted: for each upstream a block of counters for each worker,
+//! which only that worker writes, and all blocks together when somebody asks.
+//!
+//! The blocks lie in memory that the workers share. A worker adds without locks or locked
+//! instructions, in cache lines that no other worker writes.
+//!
+//! The number of idle connections is not kept: it is what was saved and neither used again nor
+//! closed. So it cannot drift, and what a killed worker had is not forgotten: the system has closed
+//! its connections, and they count as closed by a shutdown.
+
+#![forbid(unsafe_code)]
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use crate::pool;
+
+/// The number of a process; 0 is none.
+pub type Pid = u32;
+
+/// Why an idle connection was closed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Closed {
+    /// `keepalive_timeout`.
+    Timeout,
+    /// The server's `Keep-Alive: timeout=`.
+    Hint,
+    /// The server closed it, or sent what nobody had asked for.
+    Peer,
+    /// It made room: the limit of connections.
+    Connections,
+    /// It made room: the limit of its slice.
+    SliceConn,
+    /// It made room: the limit of slices.
+    SlicePoolsize,
+    /// The worker was short of `worker_connections`.
+    WorkerConnections,
+    /// The worker, or the upstream, has ended.
+    Shutdown,
+}
+
+impl Closed {
+    /// All reasons, each under its own number.
+    pub const ALL: [Closed; 8] = [
+        Closed::Timeout,
+        Closed::Hint,
+        Closed::Peer,
+        Closed::Connections,
+        Closed::SliceConn,
+        Closed::SlicePoolsize,
+        Closed::WorkerConnections,
+        Closed::Shutdown,
+    ];
+
+    /// The name by which users know it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Closed::Timeout => "timeout",
+            Closed::Hint => "hint",
+            Closed::Peer => "peer",
+            Closed::Connections => "connections",
+            Closed::SliceConn => "slice_conn",
+            Closed::SlicePoolsize => "slice_poolsize",
+            Closed::WorkerConnections => "worker_connections",
+            Closed::Shutdown => "shutdown",
+        }
+    }
+}
+
+impl From<pool::Evicted> for Closed {
+    fn from(evicted: pool::Evicted) -> Self {
+        match evicted {
+            pool::Evicted::Connections => Closed::Connections,
+            pool::Evicted::SliceLimit => Closed::SliceConn,
+            pool::Evicted::Slices => Closed::SlicePoolsize,
+        }
+    }
+}
+
+/// Why a connection was not kept after a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Refused {
+    /// Nothing is kept: `keepalive 0`, `slice_poolsize=0` or `keepalive_timeout 0`.
+    Disabled,
+    /// The limit of its slice is zero, or there is none.
+    Limit,
+    /// It cannot carry another request: the server closes it, or the response or the request was
+    /// not complete.
+    Closed,
+    /// The server has failed, or there was an error or a timeout.
+    Failed,
+    /// `keepalive_requests`.
+    Requests,
+    /// `keepalive_time`.
+    Time,
+    /// The server's `Keep-Alive` header leaves no time.
+    Hint,
+    /// The slice key is too long, and `slice_strict` is set.
+    Keylen,
+    /// The server address is too long.
+    Address,
+    /// The worker is shutting down.
+    Exiting,
+}
+
+impl Refused {
+    /// All reasons, each under its own number.
+    pub const ALL: [Refused; 10] = [
+        Refused::Disabled,
+        Refused::Limit,
+        Refused::Closed,
+        Refused::Failed,
+        Refused::Requests,
+        Refused::Time,
+        Refused::Hint,
+        Refused::Keylen,
+        Refused::Address,
+        Refused::Exiting,
+    ];
+
+    /// The name by which users know it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Refused::Disabled => "disabled",
+            Refused::Limit => "limit",
+            Refused::Closed => "closed",
+            Refused::Failed => "failed",
+            Refused::Requests => "requests",
+            Refused::Time => "time",
+            Refused::Hint => "hint",
+            Refused::Keylen => "keylen",
+            Refused::Address => "address",
+            Refused::Exiting => "exiting",
+        }
+    }
+}
+
+impl From<pool::Refused> for Refused {
+    fn from(refused: pool::Refused) -> Self {
+        match refused {
+            pool::Refused::Disabled => Refused::Disabled,
+            pool::Refused::SliceLimit => Refused::Limit,
+            pool::Refused::KeyLength => Refused::Keylen,
+            pool::Refused::AddressLength => Refused::Address,
+        }
+    }
+}
+
+/// The counters of one worker for one upstream. All zeroes is a block that was never used.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub struct Block {
+    owner: AtomicU32,
+    /// The slices that hold idle connections.
+    slices: AtomicU32,
+    hits: AtomicU64,
+    misses: AtomicU64,
+    saved: AtomicU64,
+    /// The idle connections of earlier owners, which have ended without closing them.
+    lost: AtomicU64,
+    closed: [AtomicU64; Closed::ALL.len()],
+    refused: [AtomicU64; Refused::ALL.len()],
+}
+
+impl Block {
+    /// An unused block.
+    pub const fn new() -> Self {
+        Block {
+            owner: AtomicU32::new(0),
+            slices: AtomicU32::new(0),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+            saved: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            closed: [const { AtomicU64::new(0) }; Closed::ALL.len()],
+            refused: [const { AtomicU64::new(0) }; Refused::ALL.len()],
+        }
+    }
+
+    /// Makes a process the one that writes to this block. The one before has ended, or is the same.
+    pub fn claim(&self, process: Pid) {
+        if self.owner.load(Relaxed) != process {
+            self.lost.store(self.lost.load(Relaxed).wrapping_add(self.idle()), Relaxed);
+            self.slices.store(0, Relaxed);
+            self.owner.store(process, Relaxed);
+        }
+    }
+
+    /// A request uses an idle connection.
+    #[inline(always)]
+    pub fn hit(&self) {
+        add(&self.hits);
+    }
+
+    /// A request found no idle connection.
+    #[inline(always)]
+    pub fn miss(&self) {
+        add(&self.misses);
+    }
+
+    /// A connection is idle from now on.
+    #[inline(always)]
+    pub fn saved(&self) {
+        add(&self.saved);
+    }
+
+    /// A connection that was saved is closed.
+    pub fn closed(&self, why: Closed) {
+        if let Some(counter) = self.closed.get(why as usize) {
+            add(counter);
+        }
+    }
+
+    /// A connection was not saved.
+    pub fn refused(&self, why: Refused) {
+        if let Some(counter) = self.refused.get(why as usize) {
+            add(counter);
+        }
+    }
+
+    /// So many slices hold idle connections.
+    #[inline(always)]
+    pub fn set_slices(&self, slices: u32) {
+        self.slices.store(slices, Relaxed);
+    }
+
+    /// The idle connections. The end of a connection is read before its beginning, so that it is
+    /// not below zero while the owner counts.
+    fn idle(&self) -> u64 {
+        let closed = self.closed.iter().fold(0_u64, |sum, n| sum.wrapping_add(n.load(Relaxed)));
+        let gone =
+            closed.wrapping_add(self.hits.load(Relaxed)).wrapping_add(self.lost.load(Relaxed));
+        self.saved.load(Relaxed).saturating_sub(gone)
+    }
+}
+
+fn add(counter: &AtomicU64) {
+    counter.store(counter.load(Relaxed).wrapping_add(1), Relaxed);
+}
+
+/// What all workers together have counted for one upstream.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Counts {
+    /// The workers that live.
+    pub workers: u32,
+    /// The idle connections of workers that live.
+    pub idle: u64,
+    /// The slices that hold idle connections, in each worker that lives, and summed up.
+    pub slices: u64,
+    /// Requests that used an idle connection.
+    pub hits: u64,
+    /// Requests that found no idle connection.
+    pub misses: u64,
+    /// Connections that were kept after a request.
+    pub saved: u64,
+    closed: [u64; Closed::ALL.len()],
+    refused: [u64; Refused::ALL.len()],
+}
+
+impl Counts {
+    /// Sums up blocks. `lives` tells whether there is such a process.
+    pub fn sum<'a>(
+        blocks: impl IntoIterator<Item = &'a Block>,
+        lives: impl Fn(Pid) -> bool,
+    ) -> Self {
+        let mut counts = Counts::default();
+        for block in blocks {
+            counts.add(block, &lives);
+        }
+        counts
+    }
+
+    fn add(&mut self, block: &Block, lives: impl Fn(Pid) -> bool) {
+        let idle = block.idle();
+        let owner = block.owner.load(Relaxed);
+        let mut lost = block.lost.load(Relaxed);
+        if owner != 0 && lives(owner) {
+            self.workers = self.workers.wrapping_add(1);
+            self.idle = self.idle.wrapping_add(idle);
+            self.slices = self.slices.wrapping_add(block.slices.load(Relaxed).into());
+        } else {
+            // So that the number is not taken for that of another process one day.
+            let _ = block.owner.compare_exchange(owner, 0, Relaxed, Relaxed);
+            lost = lost.wrapping_add(idle);
+        }
+        for (sum, counter) in [
+            (&mut self.hits, &block.hits),
+            (&mut self.misses, &block.misses),
+            (&mut self.saved, &block.saved),
+        ] {
+            *sum = sum.wrapping_add(counter.load(Relaxed));
+        }
+        add_all(&mut self.closed, &block.closed);
+        add_all(&mut self.refused, &block.refused);
+        if let Some(shutdown) = self.closed.get_mut(Closed::Shutdown as usize) {
+            *shutdown = shutdown.wrapping_add(lost);
+        }
+    }
+
+    /// Requests sent to servers of the upstream.
+    pub fn requests(&self) -> u64 {
+        self.hits.wrapping_add(self.misses)
+    }
+
+    /// The connections that were closed, by the reason's name.
+    pub fn closed(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        Closed::ALL.map(Closed::name).into_iter().zip(self.closed)
+    }
+
+    /// The connections that were not kept, by the reason's name.
+    pub fn refused(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        Refused::ALL.map(Refused::name).into_iter().zip(self.refused)
+    }
+}
+
+fn add_all<const N: usize>(sums: &mut [u64; N], counters: &[AtomicU64; N]) {
+    for (sum, counter) in sums.iter_mut().zip(counters) {
+        *sum = sum.wrapping_add(counter.load(Relaxed));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn closed(counts: &Counts, why: Closed) -> u64 {
+        counts.closed().find(|&(name, _)| name == why.name()).unwrap().1
+    }
+
+    #[test]
+    fn each_reason_has_a_place_and_a_name_of_its_own() {
+        for (i, &why) in Closed::ALL.iter().enumerate() {
+            let block = Block::new();
+            block.closed(why);
+            let counts = Counts::sum([&block], |_| true);
+            let found: Vec<_> = counts.closed().filter(|&(_, n)| n == 1).collect();
+            assert_eq!((why as usize, found), (i, vec![(why.name(), 1)]));
+        }
+        for (i, &why) in Refused::ALL.iter().enumerate() {
+            let block = Block::new();
+            block.refused(why);
+            let counts = Counts::sum([&block], |_| true);
+            let found: Vec<_> = counts.refused().filter(|&(_, n)| n == 1).collect();
+            assert_eq!((why as usize, found), (i, vec![(why.name(), 1)]));
+        }
+    }
+
+    #[test]
+    fn idle_is_what_was_saved_and_has_not_left() {
+        let block = Block::new();
+        block.claim(7);
+        for _ in 0..5 {
+            block.miss();
+            block.saved();
+        }
+        block.hit();
+        block.closed(Closed::Timeout);
+        block.set_slices(2);
+        let counts = Counts::sum([&block], |pid| pid == 7);
+        assert_eq!((counts.workers, counts.idle, counts.slices), (1, 3, 2));
+        assert_eq!((counts.requests(), counts.hits, counts.misses, counts.saved), (6, 1, 5, 5));
+    }
+
+    #[test]
+    fn workers_are_summed_up() {
+        let blocks = [const { Block::new() }; 3];
+        for (pid, block) in (7..).zip(&blocks[..2]) {
+            block.claim(pid);
+            block.saved();
+            block.set_slices(1);
+            block.refused(Refused::Time);
+        }
+        let counts = Counts::sum(&blocks, |_| true);
+        assert_eq!((counts.workers, counts.idle, counts.slices, counts.saved), (2, 2, 2, 2));
+        assert!(counts.refused().any(|refused| refused == ("time", 2)));
+    }
+
+    #[test]
+    fn what_a_killed_worker_had_is_closed() {
+        let block = Block::new();
+        block.claim(7);
+        for _ in 0..3 {
+            block.saved();
+        }
+        block.closed(Closed::Shutdown);
+        block.set_slices(2);
+
+        // Nobody lives; each time it is looked at, the same.
+        for _ in 0..2 {
+            let counts = Counts::sum([&block], |_| false);
+            assert_eq!((counts.workers, counts.idle, counts.slices), (0, 0, 0));
+            assert_eq!((counts.saved, closed(&counts, Closed::Shutdown)), (3, 3));
+        }
+        // Another process of the same number is not the worker.
+        let counts = Counts::sum([&block], |_| true);
+        assert_eq!((counts.workers, counts.idle, counts.slices), (0, 0, 0));
+
+        // The next worker in its place.
+        block.claim(8);
+        block.saved();
+        block.set_slices(1);
+        let counts = Counts::sum([&block], |pid| pid == 8);
+        assert_eq!((counts.workers, counts.idle, counts.slices), (1, 1, 1));
+        assert_eq!((counts.saved, closed(&counts, Closed::Shutdown)), (4, 3));
+    }
+
+    #[test]
+    fn a_worker_that_claims_its_own_block_loses_nothing() {
+        let block = Block::new();
+        block.claim(7);
+        block.saved();
+        block.claim(7);
+        let counts = Counts::sum([&block], |_| true);
+        assert_eq!((counts.idle, closed(&counts, Closed::Shutdown)), (1, 0));
+    }
+
+    #[test]
+    fn a_block_is_whole_cache_lines() {
+        assert_eq!((align_of::<Block>(), size_of::<Block>()), (64, 192));
+    }
+}

@@ -1,0 +1,300 @@
+//! When a request is done with its connection: whether it can be used again, and for how long.
+
+use core::ptr::{self, NonNull};
+
+#[cfg(ngx_feature = "http_cache")]
+use nginx_sys::NGX_HTTP_CACHE_REVALIDATED;
+use nginx_sys::{
+    NGX_LOG_WARN, NGX_PEER_FAILED, ngx_connection_t, ngx_current_msec, ngx_exiting,
+    ngx_handle_read_event, ngx_http_upstream_t, ngx_msec_t, ngx_peer_connection_t, ngx_str_t,
+    ngx_terminate, ngx_uint_t,
+};
+use ngx::core::NgxStr;
+use ngx::ngx_log_error;
+
+use super::{Outcome, Peer, identity, keepalive, upstream_of};
+use crate::conf::{FOREVER, ServerConf, params};
+use crate::counters::Refused;
+use crate::hints::{Hints, Malformed};
+use crate::idle;
+use crate::nginx::{self, log_debug_http};
+use crate::pool::{self, Deadline, Put, Time};
+
+const KEEP_ALIVE: &[u8] = b"Keep-Alive";
+
+/// Keeps the connection of a request if it can be used again, and counts what became of it.
+///
+/// # Safety
+///
+/// `peer` and `pc` are valid, and of each other.
+pub unsafe fn save(peer: *mut Peer, pc: *mut ngx_peer_connection_t, state: ngx_uint_t) -> Outcome {
+    // SAFETY: as promised.
+    unsafe {
+        let conf = (*peer).conf.as_ptr();
+        match try_save(peer, pc, state) {
+            Ok(()) => {
+                (*conf).counters().saved();
+                (*conf).count_slices();
+                Outcome::Saved
+            }
+            Err(why) => {
+                log_debug_http!((*pc).log, "free keepalive peer: not saved: {}", why.name());
+                (*conf).counters().refused(why);
+                Outcome::Refused(why)
+            }
+        }
+    }
+}
+
+/// # Safety
+///
+/// As for [`save`].
+#[inline(always)]
+unsafe fn try_save(
+    peer: *mut Peer,
+    pc: *mut ngx_peer_connection_t,
+    state: ngx_uint_t,
+) -> Result<(), Refused> {
+    // SAFETY: as promised.
+    unsafe {
+        if state & NGX_PEER_FAILED as ngx_uint_t != 0 {
+            return Err(Refused::Failed);
+        }
+        let c = NonNull::new((*pc).connection).ok_or(Refused::Failed)?;
+        check(peer, pc, c)?;
+        put(peer, pc, c)
+    }
+}
+
+/// Whether a connection can be used for another request: what the built-in module checks, in its
+/// order.
+///
+/// # Safety
+///
+/// All three are valid, and of each other.
+#[inline(always)]
+unsafe fn check(
+    peer: *mut Peer,
+    pc: *mut ngx_peer_connection_t,
+    c: NonNull<ngx_connection_t>,
+) -> Result<(), Refused> {
+    let c = c.as_ptr();
+    // SAFETY: they are valid, and with them the configuration, the upstream and the two events.
+    unsafe {
+        let conf = (*peer).conf.as_ptr();
+        let upstream = upstream_of(pc);
+        let (read, write) = ((*c).read, (*c).write);
+
+        if (*read).eof() != 0 {
+            return Err(Refused::Closed);
+        }
+        if (*read).error() != 0
+            || (*read).timedout() != 0
+            || (*write).error() != 0
+            || (*write).timedout() != 0
+        {
+            return Err(Refused::Failed);
+        }
+        if (*c).requests >= (*conf).requests {
+            return Err(Refused::Requests);
+        }
+        if ngx_current_msec.wrapping_sub((*c).start_time) > (*conf).time {
+            return Err(Refused::Time);
+        }
+        if (*upstream).keepalive() == 0 || (*upstream).request_body_sent() == 0 {
+            return Err(Refused::Closed);
+        }
+        if ngx_terminate != 0 || ngx_exiting != 0 {
+            return Err(Refused::Exiting);
+        }
+        if ngx_handle_read_event(read, 0) != nginx::OK {
+            return Err(Refused::Failed);
+        }
+        Ok(())
+    }
+}
+
+/// Asks the pool to keep a connection, and parks it if it does.
+///
+/// # Safety
+///
+/// All three are valid, and of each other.
+#[inline(always)]
+unsafe fn put(
+    peer: *mut Peer,
+    pc: *mut ngx_peer_connection_t,
+    c: NonNull<ngx_connection_t>,
+) -> Result<(), Refused> {
+    // SAFETY: as promised. The pool is borrowed for one operation at a time, and not while a
+    // connection is closed or parked.
+    unsafe {
+        let conf = (*peer).conf;
+        let key_length = (*peer).key_length.ok_or(Refused::Keylen)?;
+        let idle_limit = idle_limit(peer, pc)?;
+        let deadline = match idle_limit {
+            FOREVER => Deadline::MAX,
+            limit => (ngx_current_msec as Time).saturating_add(limit as Time),
+        };
+        let slice_limit = slice_limit(peer, pc).ok_or(Refused::Limit)?;
+
+        loop {
+            let pool = (*conf.as_ptr()).pool.as_mut().ok_or(Refused::Disabled)?;
+            let identity = move || identity(peer, pc, key_length);
+            match pool.put(identity, &mut (*peer).lookup, c, deadline, slice_limit) {
+                Put::Kept(slot) => {
+                    log_debug_http!((*pc).log, "free keepalive peer: saving connection {:p}", c);
+                    (*pc).connection = ptr::null_mut();
+                    idle::park(c, conf, slot, idle_limit);
+                    return Ok(());
+                }
+                Put::Close(victim, why) => idle::close(victim, why.into()),
+                Put::Refused(why) => {
+                    if why == pool::Refused::AddressLength {
+                        log_address(pc, conf);
+                    }
+                    return Err(why.into());
+                }
+            }
+        }
+    }
+}
+
+/// Says once in a worker that connections to a server cannot be kept.
+///
+/// # Safety
+///
+/// `pc` and `conf` are valid, and of each other.
+#[cold]
+#[inline(never)]
+unsafe fn log_address(pc: *mut ngx_peer_connection_t, conf: NonNull<ServerConf>) {
+    // SAFETY: as promised.
+    unsafe {
+        let logged = &raw mut (*conf.as_ptr()).address_logged;
+        if !logged.replace(true) {
+            let name = NgxStr::from_ngx_str((*(*upstream_of(pc)).upstream).host);
+            ngx_log_error!(
+                NGX_LOG_WARN,
+                (*pc).log,
+                "address of a server that upstream \"{name}\" does not name is too long to keep \
+                 connections to it"
+            );
+        }
+    }
+}
+
+/// How long the connection may be idle, in milliseconds; [`FOREVER`] if there is no limit.
+///
+/// # Safety
+///
+/// `peer` and `pc` are valid, and of each other, and the connection is reusable.
+#[inline(always)]
+unsafe fn idle_limit(
+    peer: *mut Peer,
+    pc: *mut ngx_peer_connection_t,
+) -> Result<ngx_msec_t, Refused> {
+    // SAFETY: both are valid. The response header was read, or the connection would not be
+    // reusable (`keepalive`).
+    unsafe {
+        let conf = (*peer).conf.as_ptr();
+        let timeout = (*conf).timeout;
+        if timeout == 0 {
+            return Err(Refused::Disabled);
+        }
+        match (*conf).hints_margin {
+            Some(margin) if has_hints(&*upstream_of(pc)) => {
+                let limit = hinted_limit(pc, timeout, margin);
+                if limit == 0 { Err(Refused::Hint) } else { Ok(limit) }
+            }
+            _ => Ok(timeout),
+        }
+    }
+}
+
+/// Whether the server's response has a `Keep-Alive` header.
+///
+/// # Safety
+///
+/// The response header was read.
+unsafe fn has_hints(upstream: &ngx_http_upstream_t) -> bool {
+    // SAFETY: as promised.
+    let mut parts = unsafe { nginx::header_lines(&upstream.headers_in.headers) };
+    parts.any(|lines| lines.iter().any(|line| nginx::is_named(line, KEEP_ALIVE)))
+}
+
+/// The smaller one of `timeout` and what the server's `Keep-Alive` header says.
+///
+/// # Safety
+///
+/// As for [`idle_limit`].
+#[cold]
+#[inline(never)]
+unsafe fn hinted_limit(
+    pc: *mut ngx_peer_connection_t,
+    timeout: ngx_msec_t,
+    margin: u64,
+) -> ngx_msec_t {
+    // SAFETY: as promised.
+    unsafe {
+        let upstream = &*upstream_of(pc);
+        #[cfg(ngx_feature = "http_cache")]
+        if upstream.cache_status() == NGX_HTTP_CACHE_REVALIDATED {
+            // The header is now that of the cached response.
+            return timeout;
+        }
+        let mut hints = Hints::default();
+        let lines = nginx::header_lines(&upstream.headers_in.headers).flatten();
+        for line in lines.filter(|line| nginx::is_named(line, KEEP_ALIVE)) {
+            match Hints::parse(line.value.as_bytes()) {
+                Ok(said) => hints = hints.and(said),
+                Err(Malformed) => {
+                    let line = NgxStr::from_ngx_str(line.value);
+                    log_debug_http!((*pc).log, "malformed Keep-Alive header: \"{line}\"");
+                }
+            }
+        }
+        let hinted = hints.idle_limit(margin).and_then(|limit| limit.try_into().ok());
+        timeout.min(hinted.unwrap_or(FOREVER))
+    }
+}
+
+/// The most connections that the request's slice may hold; `None` if this one is not kept.
+///
+/// # Safety
+///
+/// `peer` and `pc` are valid, and of each other.
+unsafe fn slice_limit(peer: *mut Peer, pc: *mut ngx_peer_connection_t) -> Option<u32> {
+    // SAFETY: as promised. The variables' handlers do not touch this configuration.
+    unsafe {
+        let keepalive = keepalive((*peer).conf)?;
+        let Some(value) = &keepalive.slice_dyn else {
+            return Some(keepalive.slice_conn.unwrap_or(u32::MAX));
+        };
+        let text = value.evaluate((*peer).request)?;
+        if text.is_empty() {
+            return keepalive.slice_conn;
+        }
+        let limit = params::number(text.as_bytes());
+        if limit.is_none() {
+            log_invalid(peer, pc, text);
+        }
+        limit
+    }
+}
+
+/// # Safety
+///
+/// `peer` and `pc` are valid, and of each other.
+#[cold]
+#[inline(never)]
+unsafe fn log_invalid(peer: *mut Peer, pc: *mut ngx_peer_connection_t, text: ngx_str_t) {
+    // SAFETY: as promised.
+    unsafe {
+        let text = NgxStr::from_ngx_str(text);
+        let name = NgxStr::from_ngx_str((*(*upstream_of(pc)).upstream).host);
+        ngx_log_error!(
+            NGX_LOG_WARN,
+            (*(*(*peer).request).connection).log,
+            "invalid \"slice_dyn\" value \"{text}\" of upstream \"{name}\""
+        );
+    }
+}

@@ -1,0 +1,94 @@
+//! The status as JSON.
+
+#![forbid(unsafe_code)]
+
+use std::io;
+
+use serde::ser::{Serialize, SerializeStruct, Serializer};
+
+use super::report::{Limits, Report, Text, Upstream};
+use crate::pool::Slice;
+
+/// Writes the status.
+///
+/// # Errors
+///
+/// Those of the writer.
+pub fn write(report: &Report<'_>, to: impl io::Write) -> io::Result<()> {
+    serde_json::to_writer(to, report).map_err(io::Error::from)
+}
+
+impl Serialize for Report<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut report = serializer.serialize_struct("Report", 2)?;
+        report.serialize_field("worker", &self.worker)?;
+        report.serialize_field("upstreams", &Upstreams(self.upstreams))?;
+        report.end()
+    }
+}
+
+/// The upstreams, by name.
+struct Upstreams<'a>(&'a [Upstream<'a>]);
+
+impl Serialize for Upstreams<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|upstream| (upstream.name, upstream)))
+    }
+}
+
+impl Serialize for Upstream<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let counts = &self.counts;
+        let mut upstream = serializer.serialize_struct("Upstream", 11)?;
+        upstream.serialize_field("workers", &counts.workers)?;
+        upstream.serialize_field("requests", &counts.requests())?;
+        upstream.serialize_field("hits", &counts.hits)?;
+        upstream.serialize_field("misses", &counts.misses)?;
+        upstream.serialize_field("saved", &counts.saved)?;
+        upstream.serialize_field("closed", &Reasons(|| counts.closed()))?;
+        upstream.serialize_field("refused", &Reasons(|| counts.refused()))?;
+        upstream.serialize_field("idle", &counts.idle)?;
+        upstream.serialize_field("slices", &self.slices_in_use())?;
+        upstream.serialize_field("limits", &self.limits)?;
+        match self.slices {
+            Some(slices) => upstream.serialize_field("busiest_slices", slices)?,
+            None => upstream.skip_field("busiest_slices")?,
+        }
+        upstream.end()
+    }
+}
+
+/// Counters by reason.
+struct Reasons<F>(F);
+
+impl<F: Fn() -> I, I: Iterator<Item = (&'static str, u64)>> Serialize for Reasons<F> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0())
+    }
+}
+
+impl Serialize for Limits {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut limits = serializer.serialize_struct("Limits", 3)?;
+        limits.serialize_field("connections", &self.connections)?;
+        limits.serialize_field("slice_conn", &self.slice_conn)?;
+        limits.serialize_field("slice_poolsize", &self.slice_poolsize)?;
+        limits.end()
+    }
+}
+
+impl Serialize for Slice<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut slice = serializer.serialize_struct("Slice", 3)?;
+        slice.serialize_field("key", &Text(self.key))?;
+        slice.serialize_field("idle", &self.idle)?;
+        slice.serialize_field("hits", &self.hits)?;
+        slice.end()
+    }
+}
+
+impl Serialize for Text<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}

@@ -1,0 +1,137 @@
+//! The status in the text-based exposition format of Prometheus, version 0.0.4:
+//! <https://prometheus.io/docs/instrumenting/exposition_formats/>.
+
+#![forbid(unsafe_code)]
+
+use core::fmt::{self, Display, Formatter, Write};
+
+use super::report::{Report, Text, Upstream};
+
+/// Writes the status. Slices are not among it: each key a client makes up would be a time series.
+///
+/// # Errors
+///
+/// Those of the writer.
+pub fn write(report: &Report<'_>, to: &mut impl Write) -> fmt::Result {
+    for (name, help, value) in COUNTERS {
+        let family = Family { name, help, kind: "counter" };
+        family.write(report, to, |upstream| Some(value(upstream)))?;
+    }
+    family_by_reason(
+        report,
+        to,
+        ("closed_total", "Idle connections that were closed, by reason."),
+        |upstream| upstream.counts.closed(),
+    )?;
+    family_by_reason(
+        report,
+        to,
+        ("refused_total", "Connections that were not kept after a request, by reason."),
+        |upstream| upstream.counts.refused(),
+    )?;
+    for (name, help, value) in GAUGES {
+        Family { name, help, kind: "gauge" }.write(report, to, value)?;
+    }
+    Ok(())
+}
+
+type Value<T> = fn(&Upstream<'_>) -> T;
+
+const COUNTERS: [(&str, &str, Value<u64>); 4] = [
+    ("requests_total", "Requests sent to servers of the upstream.", |u| u.counts.requests()),
+    ("hits_total", "Requests that used an idle connection.", |u| u.counts.hits),
+    ("misses_total", "Requests that found no idle connection.", |u| u.counts.misses),
+    ("saved_total", "Connections that were kept after a request.", |u| u.counts.saved),
+];
+
+const GAUGES: [(&str, &str, Value<Option<u64>>); 6] = [
+    ("idle_connections", "Idle connections.", |u| Some(u.counts.idle)),
+    ("slices", "Slices that hold idle connections.", |u| u.slices_in_use()),
+    ("workers", "Worker processes that have this upstream.", |u| Some(u.counts.workers.into())),
+    ("limit_connections", "Most idle connections of a worker process.", |u| {
+        Some(u.limits.connections.into())
+    }),
+    ("limit_slice_conn", "Most idle connections of a slice in a worker process.", |u| {
+        u.limits.slice_conn.map(u64::from)
+    }),
+    ("limit_slice_poolsize", "Most slices that hold idle connections in a worker process.", |u| {
+        u.limits.slice_poolsize.map(u64::from)
+    }),
+];
+
+/// Metrics of one name.
+struct Family<'a> {
+    name: &'a str,
+    help: &'a str,
+    kind: &'a str,
+}
+
+impl Family<'_> {
+    fn head(&self, to: &mut impl Write) -> fmt::Result {
+        let Family { name, help, kind } = self;
+        writeln!(to, "# HELP nginx_upstream_keepalive_{name} {help}")?;
+        writeln!(to, "# TYPE nginx_upstream_keepalive_{name} {kind}")
+    }
+
+    /// One metric for each upstream that has a value.
+    fn write(
+        &self,
+        report: &Report<'_>,
+        to: &mut impl Write,
+        value: impl Fn(&Upstream<'_>) -> Option<u64>,
+    ) -> fmt::Result {
+        self.head(to)?;
+        for upstream in report.upstreams {
+            if let Some(value) = value(upstream) {
+                let (name, label) = (self.name, Label(upstream.name));
+                writeln!(to, "nginx_upstream_keepalive_{name}{{upstream=\"{label}\"}} {value}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One metric for each upstream and reason.
+fn family_by_reason<I: Iterator<Item = (&'static str, u64)>>(
+    report: &Report<'_>,
+    to: &mut impl Write,
+    (name, help): (&str, &str),
+    values: impl Fn(&'_ Upstream<'_>) -> I,
+) -> fmt::Result {
+    Family { name, help, kind: "counter" }.head(to)?;
+    for upstream in report.upstreams {
+        let label = Label(upstream.name);
+        for (reason, value) in values(upstream) {
+            writeln!(
+                to,
+                "nginx_upstream_keepalive_{name}{{upstream=\"{label}\",reason=\"{reason}\"}} {value}"
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// The value of a label, in which backslashes, quotes and line feeds are escaped.
+struct Label<'a>(Text<'a>);
+
+impl Display for Label<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(Escape(f), "{}", self.0)
+    }
+}
+
+struct Escape<'a, 'b>(&'a mut Formatter<'b>);
+
+impl Write for Escape<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for part in text.split_inclusive(['\\', '"', '\n']) {
+            match part.split_at_checked(part.len().saturating_sub(1)) {
+                Some((start, "\\")) => write!(self.0, "{start}\\\\")?,
+                Some((start, "\"")) => write!(self.0, "{start}\\\"")?,
+                Some((start, "\n")) => write!(self.0, "{start}\\n")?,
+                _ => self.0.write_str(part)?,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,130 @@
+//! What the status tells, whatever the format.
+
+#![forbid(unsafe_code)]
+
+use core::cmp::Reverse;
+use core::fmt::{self, Display, Formatter, Write};
+
+use allocator_api2::alloc::Allocator;
+use allocator_api2::vec::Vec;
+
+use crate::counters::{Counts, Pid};
+use crate::pool::Slice;
+
+/// Most slices of one upstream that are listed.
+pub const MOST_SLICES: usize = 50;
+
+/// The status of all upstreams.
+#[derive(Clone, Copy, Debug)]
+pub struct Report<'a> {
+    /// The worker that answers.
+    pub worker: Pid,
+    /// The upstreams that have a `keepalive` of this module.
+    pub upstreams: &'a [Upstream<'a>],
+}
+
+/// The status of one upstream.
+#[derive(Clone, Copy, Debug)]
+pub struct Upstream<'a> {
+    /// Its name.
+    pub name: Text<'a>,
+    /// Of all workers.
+    pub counts: Counts,
+    /// For each worker.
+    pub limits: Limits,
+    /// The busiest slices of the worker that answers; `None` if nobody asked for them.
+    pub slices: Option<&'a [Slice<'a>]>,
+}
+
+impl Upstream<'_> {
+    /// The slices that hold idle connections, if there are any slices.
+    pub fn slices_in_use(&self) -> Option<u64> {
+        self.limits.slice_poolsize.map(|_| self.counts.slices)
+    }
+}
+
+/// The limits that are numbers in the configuration. `None`: there is no such limit.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The most idle connections.
+    pub connections: u32,
+    /// The most idle connections of one key.
+    pub slice_conn: Option<u32>,
+    /// The most slices that hold idle connections.
+    pub slice_poolsize: Option<u32>,
+}
+
+/// Bytes that should be UTF-8. What is not shows as U+FFFD, the replacement character.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Text<'a>(pub &'a [u8]);
+
+impl Display for Text<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for chunk in self.0.utf8_chunks() {
+            f.write_str(chunk.valid())?;
+            if !chunk.invalid().is_empty() {
+                f.write_char(char::REPLACEMENT_CHARACTER)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Puts the busiest ones of slices into a list that has room for them: those that hold the most
+/// idle connections come first.
+pub fn list_busiest<'a, A: Allocator>(
+    slices: impl Iterator<Item = Slice<'a>>,
+    list: &mut Vec<Slice<'a>, A>,
+) {
+    let rank = |slice: &Slice<'a>| (Reverse(slice.idle), Reverse(slice.hits), slice.key);
+    for slice in slices {
+        let place = list.partition_point(|listed| rank(listed) <= rank(&slice));
+        if place < MOST_SLICES {
+            list.truncate(MOST_SLICES.saturating_sub(1));
+            list.insert(place, slice);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use allocator_api2::alloc::Global;
+
+    use super::*;
+
+    #[test]
+    fn text_is_always_utf8() {
+        for (bytes, text) in [
+            (&b""[..], ""),
+            (b"a.example", "a.example"),
+            (b"\"<&>\n\0", "\"<&>\n\0"),
+            ("gr\u{fc}n".as_bytes(), "gr\u{fc}n"),
+            (b"\xff", "\u{fffd}"),
+            (b"a\xc3(b\xff", "a\u{fffd}(b\u{fffd}"),
+        ] {
+            assert_eq!(Text(bytes).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn the_busiest_slices_come_first() {
+        let keys: std::vec::Vec<String> = (0..200).map(|i| format!("{i:03}")).collect();
+        let slices = keys.iter().zip(0..).map(|(key, i)| Slice {
+            key: key.as_bytes(),
+            idle: i * 7 % 20,
+            hits: (i * 11 % 3).into(),
+        });
+        let mut expected: std::vec::Vec<_> = slices.clone().collect();
+        expected.sort_by_key(|slice| (Reverse(slice.idle), Reverse(slice.hits), slice.key));
+        expected.truncate(50);
+
+        let mut list = Vec::new_in(Global);
+        list.reserve_exact(MOST_SLICES);
+        let capacity = list.capacity();
+        list_busiest(slices.clone().take(10), &mut list);
+        assert_eq!(list.len(), 10);
+        list.clear();
+        list_busiest(slices, &mut list);
+        assert_eq!((&list[..], list.capacity()), (&expected[..], capacity));
+    }
+}

@@ -1,0 +1,140 @@
+//! The variables, which tell for each request what the module did.
+
+use allocator_api2::vec::Vec;
+use nginx_sys::{
+    NGX_HTTP_VAR_NOCACHEABLE, ngx_conf_t, ngx_http_add_variable, ngx_http_get_variable_pt,
+    ngx_http_request_t, ngx_http_upstream_state_t, ngx_http_variable_value_t, ngx_int_t, ngx_str_t,
+    ngx_uint_t,
+};
+use ngx::core::{Pool, Status};
+use ngx::ngx_string;
+
+use crate::nginx;
+use crate::peer::{self, Outcome};
+use crate::trace::{self, Attempt};
+
+const VARIABLES: [(ngx_str_t, ngx_http_get_variable_pt); 3] = [
+    (ngx_string!("upstream_keepalive"), Some(attempts)),
+    (ngx_string!("upstream_keepalive_save"), Some(save)),
+    (ngx_string!("upstream_keepalive_slice"), Some(slice)),
+];
+
+/// Adds the variables: the module's `preconfiguration` handler.
+///
+/// # Safety
+///
+/// nginx calls it with a valid `cf`.
+pub unsafe extern "C" fn add(cf: *mut ngx_conf_t) -> ngx_int_t {
+    for (mut name, handler) in VARIABLES {
+        let flags = NGX_HTTP_VAR_NOCACHEABLE as ngx_uint_t;
+        // SAFETY: `cf` is valid; what nginx returns is a valid variable or null.
+        match unsafe { ngx_http_add_variable(cf, &raw mut name, flags).as_mut() } {
+            Some(variable) => variable.get_handler = handler,
+            None => return Status::NGX_ERROR.into(),
+        }
+    }
+    nginx::OK
+}
+
+/// `$upstream_keepalive`: how each attempt has ended, separated as in `$upstream_addr`.
+///
+/// # Safety
+///
+/// nginx calls it with a valid request and value.
+unsafe extern "C" fn attempts(
+    r: *mut ngx_http_request_t,
+    value: *mut ngx_http_variable_value_t,
+    _data: usize,
+) -> ngx_int_t {
+    // SAFETY: nginx passes both, and the array is one of states, if there is one.
+    unsafe {
+        let states = (*r).upstream_states.as_ref();
+        let states = states.map(|states| states.as_slice::<ngx_http_upstream_state_t>());
+        let Some(states) = states.filter(|states| !states.is_empty()) else {
+            return answer(value, None);
+        };
+        let mut text = Vec::new_in(Pool::from_ngx_pool((*r).pool));
+        // An attempt and what separates it from the next one are no longer than this.
+        if text.try_reserve_exact(states.len().saturating_mul("MISS : ".len())).is_err() {
+            return Status::NGX_ERROR.into();
+        }
+        let mut separator = "";
+        for (index, state) in states.iter().enumerate() {
+            // A state without a server is between two upstreams.
+            if state.peer.is_null() {
+                separator = " : ";
+                continue;
+            }
+            text.extend_from_slice(separator.as_bytes());
+            text.extend_from_slice(word(r, index).as_bytes());
+            separator = ", ";
+        }
+        answer(value, Some(text.leak()))
+    }
+}
+
+/// # Safety
+///
+/// The request is valid.
+unsafe fn word(r: *mut ngx_http_request_t, index: usize) -> &'static str {
+    // SAFETY: as promised.
+    match unsafe { trace::traces(r).find_map(|trace| trace.get(index)) } {
+        Some(Attempt::Hit) => "HIT",
+        Some(Attempt::Miss) => "MISS",
+        Some(Attempt::None) | None => "-",
+    }
+}
+
+/// `$upstream_keepalive_slice`: the key, as used.
+///
+/// # Safety
+///
+/// nginx calls it with a valid request and value.
+unsafe extern "C" fn slice(
+    r: *mut ngx_http_request_t,
+    value: *mut ngx_http_variable_value_t,
+    _data: usize,
+) -> ngx_int_t {
+    // SAFETY: nginx passes both. The key is in memory of the request.
+    unsafe { answer(value, peer::of(r).and_then(|peer| peer::slice(peer))) }
+}
+
+/// `$upstream_keepalive_save`: what became of the connection, or why.
+///
+/// # Safety
+///
+/// nginx calls it with a valid request and value.
+unsafe extern "C" fn save(
+    r: *mut ngx_http_request_t,
+    value: *mut ngx_http_variable_value_t,
+    _data: usize,
+) -> ngx_int_t {
+    // SAFETY: nginx passes both.
+    unsafe {
+        let outcome = peer::of(r).and_then(|peer| peer::outcome(peer));
+        let text = outcome.map(|outcome| match outcome {
+            Outcome::Saved => "saved",
+            Outcome::Refused(why) => why.name(),
+        });
+        answer(value, text.map(str::as_bytes))
+    }
+}
+
+/// Sets the value of a variable; `None` if it is not found.
+///
+/// # Safety
+///
+/// The value is valid, and the text lives as long as its request.
+unsafe fn answer(value: *mut ngx_http_variable_value_t, text: Option<&[u8]>) -> ngx_int_t {
+    let found = text.is_some();
+    let text = nginx::as_ngx_str(text.unwrap_or_default());
+    // SAFETY: as promised.
+    unsafe {
+        (*value).set_valid(found.into());
+        (*value).set_no_cacheable(0);
+        (*value).set_not_found((!found).into());
+        (*value).set_len(text.len as u32);
+        (*value).data = text.data;
+    }
+    nginx::OK
+}

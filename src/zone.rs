@@ -1,0 +1,192 @@
+//! The memory in which the workers count: a shared zone for each upstream, so that a reload, which
+//! may add and remove upstreams, keeps what was counted for the others.
+
+use core::ffi::c_void;
+use core::ptr::{self, NonNull};
+use core::slice;
+
+use allocator_api2::boxed::Box;
+use allocator_api2::vec::Vec;
+use nginx_sys::{
+    NGX_MAX_PROCESSES, NGX_PROCESS_SINGLE, ngx_conf_t, ngx_cycle_t, ngx_int_t, ngx_pagesize,
+    ngx_pid, ngx_process, ngx_process_slot, ngx_shared_memory_add, ngx_shm_zone_t, ngx_slab_alloc,
+    ngx_slab_pool_t, ngx_uint_t,
+};
+use ngx::core::{Pool, Status};
+use ngx::http::{HttpModuleMainConf, NgxHttpUpstreamModule};
+
+use crate::conf::{self, Module};
+use crate::counters::{Block, Pid};
+use crate::nginx;
+
+/// As many blocks as there can be processes, since the old workers of a reload still count while
+/// the new ones do. The memory of those that are never used is never touched.
+const BLOCKS: usize = NGX_MAX_PROCESSES as usize;
+
+/// Before the upstream's name, since that is what the upstream module's own zone may be called.
+const PREFIX: &[u8] = b"upstream_keepalive:";
+
+/// Where nobody counts: the counters of a configuration that is not set up.
+static NONE: Block = Block::new();
+
+/// Where the workers count for an upstream.
+pub struct Counters {
+    /// This worker's block.
+    block: NonNull<Block>,
+    /// Null if there is none, and `block` is memory of this process alone.
+    zone: *mut ngx_shm_zone_t,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Counters { block: NonNull::from(&NONE), zone: ptr::null_mut() }
+    }
+}
+
+impl Counters {
+    /// Memory of this process alone, for an upstream that is made at run time, or that nobody asks
+    /// about. `None` if there is no memory.
+    ///
+    /// # Safety
+    ///
+    /// `cf` is valid.
+    pub unsafe fn private(cf: *mut ngx_conf_t) -> Option<Self> {
+        // SAFETY: as promised.
+        let pool = unsafe { Pool::from_ngx_pool((*cf).pool) };
+        let block = NonNull::from(Box::leak(Box::try_new_in(Block::new(), pool).ok()?));
+        // SAFETY: the block is valid, and nginx sets the process's number when it starts.
+        unsafe { block.as_ref().claim(ngx_pid as Pid) };
+        Some(Counters { block, zone: ptr::null_mut() })
+    }
+
+    /// Has nginx make the zone of an upstream, or keep the one that there is. `None` if there is no
+    /// memory.
+    ///
+    /// # Safety
+    ///
+    /// The configuration file with the upstream is being read.
+    pub unsafe fn share(&mut self, cf: *mut ngx_conf_t, upstream: &[u8]) -> Option<()> {
+        // SAFETY: as promised. The name is in the memory of the configuration, as nginx needs it.
+        unsafe {
+            let mut name = Vec::new_in(Pool::from_ngx_pool((*cf).pool));
+            name.try_reserve_exact(PREFIX.len().checked_add(upstream.len())?).ok()?;
+            name.extend_from_slice(PREFIX);
+            name.extend_from_slice(upstream);
+            let mut name = nginx::as_ngx_str(name.leak());
+
+            let tag = &raw mut conf::ngx_http_upstream_sliced_keepalive_module;
+            let zone =
+                ngx_shared_memory_add(cf, &raw mut name, zone_size(), tag.cast()).as_mut()?;
+            zone.init = Some(init_zone);
+            self.zone = zone;
+        }
+        Some(())
+    }
+
+    /// This worker's block.
+    #[inline(always)]
+    pub fn block(&self) -> &Block {
+        // SAFETY: a block is valid as long as the configuration, and is only read and written
+        // atomically.
+        unsafe { self.block.as_ref() }
+    }
+
+    /// The blocks of all workers.
+    pub fn blocks(&self) -> &[Block] {
+        // SAFETY: the zone of a running worker is initialised, and its blocks are only read and
+        // written atomically.
+        unsafe {
+            match self.shared() {
+                Some(blocks) => slice::from_raw_parts(blocks.as_ptr(), BLOCKS),
+                None => slice::from_ref(self.block()),
+            }
+        }
+    }
+
+    /// The first of all blocks, if they are shared. A process that is its own master goes without:
+    /// when it reloads, nginx takes zones away while connections of the old configuration are
+    /// still open.
+    ///
+    /// # Safety
+    ///
+    /// The process is a worker.
+    unsafe fn shared(&self) -> Option<NonNull<Block>> {
+        // SAFETY: nginx sets the kind of the process, and has initialised the zone.
+        unsafe {
+            if ngx_process == NGX_PROCESS_SINGLE as ngx_uint_t {
+                return None;
+            }
+            NonNull::new(self.zone.as_ref()?.data.cast())
+        }
+    }
+
+    /// Chooses this worker's block.
+    ///
+    /// # Safety
+    ///
+    /// The process is a worker that begins.
+    unsafe fn claim(&mut self) {
+        // SAFETY: nginx numbers the processes below the limit, and gives a number to another one
+        // when the process that had it has ended.
+        unsafe {
+            if let Some(blocks) = self.shared() {
+                let slot = usize::try_from(ngx_process_slot).ok().filter(|&slot| slot < BLOCKS);
+                if let Some(slot) = slot {
+                    self.block = blocks.add(slot);
+                }
+            }
+            self.block().claim(ngx_pid as Pid);
+        }
+    }
+}
+
+/// The size of a zone: the blocks, and what nginx's slab allocator needs to hold them.
+fn zone_size() -> usize {
+    // SAFETY: nginx sets it when it starts.
+    let page = unsafe { ngx_pagesize };
+    size_of::<[Block; BLOCKS]>().next_multiple_of(page).saturating_add(page.saturating_mul(4))
+}
+
+/// The `init` handler of a zone: takes over what was counted before a reload.
+///
+/// # Safety
+///
+/// nginx calls it with a valid zone, and the data of the zone that this one continues.
+unsafe extern "C" fn init_zone(zone: *mut ngx_shm_zone_t, old: *mut c_void) -> ngx_int_t {
+    // SAFETY: nginx passes a valid zone, whose memory begins with a slab pool. New shared memory is
+    // zeroes, which is what blocks are at first, but nginx fills it for some tests.
+    unsafe {
+        (*zone).data = old;
+        if old.is_null() {
+            let pool: *mut ngx_slab_pool_t = (*zone).shm.addr.cast();
+            let blocks: *mut Block = ngx_slab_alloc(pool, size_of::<[Block; BLOCKS]>()).cast();
+            if blocks.is_null() {
+                return Status::NGX_ERROR.into();
+            }
+            if blocks.cast::<u8>().read() != 0 {
+                blocks.write_bytes(0, BLOCKS);
+            }
+            (*zone).data = blocks.cast();
+        }
+        nginx::OK
+    }
+}
+
+/// The `init_process` handler of the module: chooses the worker's blocks.
+///
+/// # Safety
+///
+/// nginx calls it in each worker with its configuration.
+pub unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int_t {
+    // SAFETY: nginx passes a valid cycle; there may be no `http` block in it.
+    unsafe {
+        if let Some(upstreams) = NgxHttpUpstreamModule::main_conf(&*cycle) {
+            for &upstream in conf::upstreams_of(upstreams) {
+                if let Some(conf) = Module::server_conf_of(&*upstream) {
+                    (*conf.as_ptr()).counters.claim();
+                }
+            }
+        }
+        nginx::OK
+    }
+}
