@@ -126,14 +126,6 @@ impl ServerConf {
         self.counters.block()
     }
 
-    /// Counts the slices that hold idle connections, which another operation has changed.
-    #[inline(always)]
-    pub(crate) fn count_slices(&self) {
-        if let Some(slices) = self.pool.as_ref().and_then(Pool::slices_in_use) {
-            self.counters().set_slices(slices);
-        }
-    }
-
     /// Sets what the configuration does not say.
     fn set_defaults(&mut self) {
         if self.requests == UNSET {

@@ -217,10 +217,12 @@ impl Block {
         }
     }
 
-    /// So many slices hold idle connections.
+    /// So many slices hold idle connections, if there are any.
     #[inline(always)]
-    pub fn set_slices(&self, slices: u32) {
-        self.slices.store(slices, Relaxed);
+    pub fn set_slices(&self, slices: Option<u32>) {
+        if let Some(slices) = slices {
+            self.slices.store(slices, Relaxed);
+        }
     }
 
     /// The idle connections. The end of a connection is read before its beginning, so that it is
@@ -354,7 +356,7 @@ mod tests {
         }
         block.hit();
         block.closed(Closed::Timeout);
-        block.set_slices(2);
+        block.set_slices(Some(2));
         let counts = Counts::sum([&block], |pid| pid == 7);
         assert_eq!((counts.workers, counts.idle, counts.slices), (1, 3, 2));
         assert_eq!((counts.requests(), counts.hits, counts.misses, counts.saved), (6, 1, 5, 5));
@@ -366,7 +368,7 @@ mod tests {
         for (pid, block) in (7..).zip(&blocks[..2]) {
             block.claim(pid);
             block.saved();
-            block.set_slices(1);
+            block.set_slices(Some(1));
             block.refused(Refused::Time);
         }
         let counts = Counts::sum(&blocks, |_| true);
@@ -382,7 +384,7 @@ mod tests {
             block.saved();
         }
         block.closed(Closed::Shutdown);
-        block.set_slices(2);
+        block.set_slices(Some(2));
 
         // Nobody lives; each time it is looked at, the same.
         for _ in 0..2 {
@@ -397,7 +399,7 @@ mod tests {
         // The next worker in its place.
         block.claim(8);
         block.saved();
-        block.set_slices(1);
+        block.set_slices(Some(1));
         let counts = Counts::sum([&block], |pid| pid == 8);
         assert_eq!((counts.workers, counts.idle, counts.slices), (1, 1, 1));
         assert_eq!((counts.saved, closed(&counts, Closed::Shutdown)), (4, 3));

@@ -28,14 +28,9 @@ const LOOK_AFTER: u32 = 1000;
 pub struct Idle {
     conf: NonNull<ServerConf>,
     slot: SlotIndex,
-    /// When it was parked: the lower half of `ngx_current_msec`, but for the last bit, which is
-    /// [`HINTED`].
+    /// When it was parked: the lower half of `ngx_current_msec`.
     since: u32,
 }
-
-/// Set in [`Idle::since`] if the server has said how long the connection may be idle, and not
-/// `keepalive_timeout`.
-const HINTED: u32 = 1;
 
 /// Sets up a connection, which the pool has just kept in `slot`, to wait. It may be closed at
 /// once, if there is something to read, and after `limit` milliseconds, unless that is [`FOREVER`].
@@ -43,6 +38,7 @@ const HINTED: u32 = 1;
 /// # Safety
 ///
 /// `c` is a valid connection of the upstream with the configuration `conf`.
+#[inline(always)]
 pub unsafe fn park(
     c: NonNull<ngx_connection_t>,
     conf: NonNull<ServerConf>,
@@ -57,8 +53,7 @@ pub unsafe fn park(
     unsafe {
         let (read, write) = ((*c).read, (*c).write);
         let idle = (*conf.as_ptr()).idle.add(slot.get() as usize);
-        let hinted = if limit == (*conf.as_ptr()).timeout { 0 } else { HINTED };
-        idle.write(Idle { conf, slot, since: ngx_current_msec as u32 & !HINTED | hinted });
+        idle.write(Idle { conf, slot, since: ngx_current_msec as u32 });
 
         (*read).set_delayed(0);
         del_timer(read);
@@ -123,21 +118,29 @@ pub unsafe fn close(c: NonNull<ngx_connection_t>, why: Closed) {
     unsafe {
         let conf = (*(*c).data.cast::<Idle>()).conf.as_ptr();
         (*conf).counters().closed(why);
-        (*conf).count_slices();
+        if let Some(pool) = &(*conf).pool {
+            (*conf).counters().set_slices(pool.slices_in_use());
+        }
         set_reusable(c, false);
         close_connection(c);
     }
 }
 
-/// By which limit of its idle time a connection is closed.
+/// Whose limit of a connection's idle time it was that has passed: a server's hint is followed only
+/// if it is shorter than `keepalive_timeout`.
 ///
 /// # Safety
 ///
 /// `c` is a valid parked connection.
 pub unsafe fn expired(c: NonNull<ngx_connection_t>) -> Closed {
     // SAFETY: as promised; the data of a parked connection is its `Idle`.
-    let since = unsafe { (*(*c.as_ptr()).data.cast::<Idle>()).since };
-    if since & HINTED == 0 { Closed::Timeout } else { Closed::Hint }
+    unsafe {
+        let Idle { conf, slot, since } = (*c.as_ptr()).data.cast::<Idle>().read();
+        let pool = (*conf.as_ptr()).pool.as_ref();
+        let deadline = pool.and_then(|pool| pool.deadline(slot)).unwrap_or_default();
+        let limit = (deadline as u32).wrapping_sub(since);
+        if limit == (*conf.as_ptr()).timeout as u32 { Closed::Timeout } else { Closed::Hint }
+    }
 }
 
 /// A cleanup of the configuration's pool: closes all that is idle.
@@ -301,6 +304,7 @@ unsafe fn set_log(c: *mut ngx_connection_t, log: *mut ngx_log_t) {
 /// # Safety
 ///
 /// `ev` is a valid event.
+#[inline(always)]
 unsafe fn del_timer(ev: *mut ngx_event_t) {
     // SAFETY: as promised.
     unsafe {

@@ -53,17 +53,17 @@ pub unsafe fn module(cf: *mut ngx_conf_t, name: &CStr) -> Option<*mut ngx_module
 /// `pool` is a valid pool.
 pub unsafe fn allocate<T>(pool: *mut ngx_pool_t, value: T) -> Option<NonNull<T>> {
     // SAFETY: as promised.
-    unsafe { allocate_with(pool, value, &[]) }
+    unsafe { allocate_with(pool, || value, &[]) }
 }
 
-/// Like [`allocate`], and copies bytes behind the value.
+/// Like [`allocate`], for a value that is made in its place, and copies bytes behind it.
 ///
 /// # Safety
 ///
 /// `pool` is a valid pool.
 pub unsafe fn allocate_with<T>(
     pool: *mut ngx_pool_t,
-    value: T,
+    value: impl FnOnce() -> T,
     bytes: &[u8],
 ) -> Option<NonNull<T>> {
     const { assert!(align_of::<T>() <= nginx_sys::NGX_ALIGNMENT) };
@@ -72,7 +72,7 @@ pub unsafe fn allocate_with<T>(
     let place = NonNull::new(unsafe { ngx_palloc(pool, size) }.cast::<T>())?;
     // SAFETY: the memory is new, large enough, and aligned for `T`, as checked above.
     unsafe {
-        place.write(value);
+        place.write(value());
         if !bytes.is_empty() {
             let rest: *mut u8 = place.as_ptr().add(1).cast();
             rest.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());

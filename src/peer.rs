@@ -37,7 +37,6 @@ pub struct Peer {
     /// The first member, so that who finds the trace has found the peer.
     trace: Trace,
     conf: NonNull<ServerConf>,
-    request: *mut ngx_http_request_t,
     /// What became of the last attempt's connection; `None` if it is still in use, or there is none.
     outcome: Option<Outcome>,
     /// The length of the slice key as used, which follows in memory; `None` if it is too long and
@@ -93,10 +92,9 @@ pub unsafe extern "C" fn init(
         let Ok(key) = slice_key(r, us, conf) else { return ERROR };
 
         let pc = &raw mut (*(*r).upstream).peer;
-        let peer = Peer {
+        let peer = || Peer {
             trace: Trace::new(r),
             conf,
-            request: r,
             outcome: None,
             key_length: key.map(|key| key.len() as Length),
             lookup: Lookup::default(),
@@ -112,8 +110,8 @@ pub unsafe extern "C" fn init(
                 save_session: (*pc).save_session,
             },
         };
-        let key = key.unwrap_or_default();
-        let Some(peer) = nginx::allocate_with((*r).pool, peer, key) else { return ERROR };
+        let bytes = key.unwrap_or_default();
+        let Some(peer) = nginx::allocate_with((*r).pool, peer, bytes) else { return ERROR };
         Trace::link(&raw mut (*peer.as_ptr()).trace);
 
         (*pc).data = peer.as_ptr().cast();
@@ -350,11 +348,11 @@ unsafe fn count_hit(peer: *mut Peer) {
     // SAFETY: as promised.
     unsafe {
         let conf = (*peer).conf.as_ptr();
-        (*conf).counters().hit();
-        if let Some(pool) = (*conf).pool.as_mut() {
-            pool.count_hit(&(*peer).lookup);
+        let counters = (*conf).counters();
+        counters.hit();
+        if let Some(pool) = &(*conf).pool {
+            counters.set_slices(pool.slices_in_use());
         }
-        (*conf).count_slices();
     }
 }
 
@@ -379,7 +377,10 @@ unsafe fn take(
             let pool = (*conf).pool.as_mut()?;
             match pool.take(identity, &mut (*peer).lookup, ngx_current_msec as Time) {
                 Take::Found(c) if idle::is_open(c) => return Some(c),
-                Take::Found(c) => idle::close(c, Closed::Peer),
+                Take::Found(c) => {
+                    pool.discount_hit(&(*peer).lookup);
+                    idle::close(c, Closed::Peer);
+                }
                 Take::Close(c) => idle::close(c, idle::expired(c)),
                 Take::Nothing => return None,
             }

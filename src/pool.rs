@@ -175,8 +175,7 @@ pub struct Slice<'a> {
     pub key: &'a [u8],
     /// How many idle connections it holds.
     pub idle: u32,
-    /// How many connections were taken from it to be used, as [`Pool::count_hit`] was told, since
-    /// it has this key.
+    /// How many connections were taken from it to be used, since it has this key.
     pub hits: u64,
 }
 
@@ -195,6 +194,8 @@ pub struct Pool<T, A: Allocator> {
     /// The slot of the connection that was saved by the last operation: it often is the first to be
     /// taken again, so it is in no list and counted nowhere yet. [`NIL`] if there is none.
     last: u32,
+    /// Whether that one is alone in its slice.
+    unsettled: bool,
     peers: Peers<A>,
     slices: Option<Slices<A>>,
     hasher: Hasher,
@@ -218,6 +219,7 @@ impl<T: Copy, A: Allocator + Clone> Pool<T, A> {
             slots: Slots::new_in(connections, allocator.clone())?,
             recently_saved: List::new(),
             last: NIL,
+            unsettled: false,
             // A peer in use holds one connection at least.
             peers: Peers::new_in(connections, address_length, allocator.clone())?,
             slices: match slices {
@@ -266,8 +268,8 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
     ) -> Put<T> {
         self.settle();
         let found = self.found_before(lookup);
-        let room = found.filter(|&peer| !self.over(peer, slice_limit));
-        match room.and_then(|peer| self.keep(peer, value, deadline)) {
+        let room = found.and_then(|peer| Some((peer, self.room(peer, slice_limit)?)));
+        match room.and_then(|(peer, vacant)| self.keep(peer, vacant, value, deadline)) {
             Some(slot) => Put::Kept(slot),
             None => self.put_anew(&identity(), lookup, (value, deadline), slice_limit),
         }
@@ -282,19 +284,19 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
         Some(value)
     }
 
-    /// Counts a hit of the slice in which the last [`Self::take`] by this lookup found a connection.
-    pub fn count_hit(&mut self, lookup: &Lookup) {
+    /// Takes back that the last [`Self::take`] by this lookup was a hit of its slice: the connection
+    /// that it found could not be used.
+    pub fn discount_hit(&mut self, lookup: &Lookup) {
         if let (Some(slices), Some(peer)) = (&mut self.slices, self.peers.get(lookup.peer)) {
-            slices.count_hit(peer.slice);
+            slices.discount_hit(peer.slice);
         }
     }
 
     /// How many slices hold idle connections; `None` if one slice holds everything.
+    #[inline(always)]
     pub fn slices_in_use(&self) -> Option<u32> {
         let slices = self.slices.as_ref()?;
-        let last = self.slots.get(self.last).and_then(|slot| self.peers.get(slot.peer));
-        let unsettled = last.is_some_and(|peer| slices.is_vacant(peer.slice));
-        Some(slices.in_use().saturating_add(unsettled.into()))
+        Some(slices.in_use().wrapping_add(self.unsettled.into()))
     }
 
     /// The slices that hold idle connections, in no order. There are none if one slice holds
@@ -302,6 +304,11 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
     pub fn slices(&mut self) -> impl Iterator<Item = Slice<'_>> {
         self.settle();
         self.slices.iter().flat_map(Slices::iter)
+    }
+
+    /// The deadline of the connection that is kept in a slot, or was the last one there.
+    pub fn deadline(&self, slot: SlotIndex) -> Option<Deadline> {
+        self.slots.get(slot.get()).map(|slot| slot.deadline)
     }
 
     /// Removes any connection, the least recently saved one first.
@@ -359,12 +366,12 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
         *lookup.hashes.get_or_insert_with(|| self.hasher.hash(identity))
     }
 
-    /// Whether a peer's slice can take no more connections.
-    fn over(&self, peer: u32, limit: u32) -> bool {
-        match (&self.slices, self.peers.get(peer)) {
-            (Some(slices), Some(peer)) => slices.reaches(peer.slice, limit),
-            _ => false,
-        }
+    /// Whether a peer's slice is vacant; `None` if it can take no more connections.
+    #[inline(always)]
+    fn room(&self, peer: u32, limit: u32) -> Option<bool> {
+        let Some(slices) = &self.slices else { return Some(false) };
+        let count = slices.count(self.peers.get(peer)?.slice)?;
+        (count < limit).then_some(count == 0)
     }
 
     /// The most recently saved connection of a peer.
@@ -381,7 +388,8 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
     fn take_out(&mut self, index: u32, used: bool) {
         if index == self.last {
             self.last = NIL;
-            self.touch(index);
+            self.unsettled = false;
+            self.touch(index, used);
         } else {
             self.settle();
             self.unlink(index, used);
@@ -390,9 +398,9 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
     }
 
     /// Marks the slice of a connection as used, which keeping it would have done.
-    fn touch(&mut self, index: u32) -> Option<()> {
+    fn touch(&mut self, index: u32, used: bool) -> Option<()> {
         let slices = self.slices.as_mut()?;
-        slices.touch(self.peers.get(self.slots.get(index)?.peer)?.slice);
+        slices.touch(self.peers.get(self.slots.get(index)?.peer)?.slice, used);
         Some(())
     }
 
@@ -413,10 +421,11 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
         Some(())
     }
 
-    /// Keeps a connection for a peer. There is room for it.
+    /// Keeps a connection for a peer, whose slice may be vacant. There is room for it.
     #[inline(always)]
-    fn keep(&mut self, peer: u32, value: T, deadline: Deadline) -> Option<SlotIndex> {
+    fn keep(&mut self, peer: u32, vacant: bool, value: T, deadline: Deadline) -> Option<SlotIndex> {
         self.last = self.slots.insert(value, deadline, peer)?;
+        self.unsettled = vacant;
         self.recent = peer;
         Some(SlotIndex(self.last))
     }
@@ -426,6 +435,7 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
     fn settle(&mut self) {
         if self.last != NIL {
             let index = core::mem::replace(&mut self.last, NIL);
+            self.unsettled = false;
             self.link(index);
         }
     }
@@ -470,8 +480,9 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
         if let Some((victim, evicted)) = self.in_the_way(slice) {
             return self.close(victim, evicted);
         }
+        let vacant = slice.is_none_or(|slice| self.is_vacant(slice));
         let peer = peer.or_else(|| self.insert(identity, lookup, slice));
-        match peer.and_then(|peer| self.keep(peer, value, deadline)) {
+        match peer.and_then(|peer| self.keep(peer, vacant, value, deadline)) {
             Some(slot) => Put::Kept(slot),
             None => Put::Refused(Refused::Disabled),
         }
@@ -491,10 +502,14 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
         }
     }
 
+    fn is_vacant(&self, slice: u32) -> bool {
+        self.slices.as_ref().and_then(|slices| slices.count(slice)) == Some(0)
+    }
+
     /// The least recently saved connection of a slice that is at its limit.
     fn beyond(&self, slice: Option<u32>, limit: u32) -> Option<u32> {
         let (slices, slice) = (self.slices.as_ref()?, slice?);
-        if slices.reaches(slice, limit) { slices.back(slice) } else { None }
+        if slices.count(slice)? >= limit { slices.back(slice) } else { None }
     }
 
     fn refuse(&self, identity: &Identity<'_>, slice_limit: u32) -> Option<Refused> {

@@ -25,8 +25,10 @@ pub enum Attempt {
 
 /// The size of an attempt.
 const BITS: u32 = 2;
-/// No more attempts fit if there is something at or above this bit.
-const FULL: u64 = 1 << (u64::BITS - BITS);
+/// No attempt, and what is before the first one.
+const EMPTY: u64 = 0b10;
+/// As many attempts as fit.
+const FULL: u64 = EMPTY << (u64::BITS - BITS);
 
 /// Attempts that follow one another.
 #[repr(C)]
@@ -35,38 +37,31 @@ pub struct Trace {
     cleanup: ngx_pool_cleanup_t,
     /// The index of the first attempt in the request's `upstream_states`.
     first: usize,
-    /// The attempts, the last one in the lowest bits, and a one before them.
+    /// The attempts, the last one in the lowest bits, and [`EMPTY`] before them.
     attempts: u64,
 }
 
 impl Trace {
-    /// A trace of what follows.
+    /// A trace of what follows, to be linked.
     ///
     /// # Safety
     ///
     /// The request is valid, and nginx has made its array of states.
     pub unsafe fn new(r: *mut ngx_http_request_t) -> Self {
-        let (handler, data, next) = (Some(HANDLER), r.cast(), ptr::null_mut());
-        Trace {
-            cleanup: ngx_pool_cleanup_t { handler, data, next },
-            // SAFETY: as promised.
-            first: unsafe { (*(*r).upstream_states).nelts },
-            attempts: 1,
-        }
+        // SAFETY: as promised.
+        let (next, first) = unsafe { ((*(*r).pool).cleanup, (*(*r).upstream_states).nelts) };
+        let (handler, data) = (Some(HANDLER), r.cast());
+        Trace { cleanup: ngx_pool_cleanup_t { handler, data, next }, first, attempts: EMPTY }
     }
 
     /// Puts a trace, which is in memory of its request's pool, where [`traces`] finds it.
     ///
     /// # Safety
     ///
-    /// `trace` and its request are valid, and the trace is not there yet.
+    /// `trace` and its request are valid, and it is the last cleanup that was made.
     pub unsafe fn link(trace: *mut Trace) {
         // SAFETY: as promised; the pool goes with the memory of the trace.
-        unsafe {
-            let pool = (*(*trace).request()).pool;
-            (*trace).cleanup.next = (*pool).cleanup;
-            (*pool).cleanup = &raw mut (*trace).cleanup;
-        }
+        unsafe { (*(*(*trace).request()).pool).cleanup = &raw mut (*trace).cleanup };
     }
 
     /// Notes how the next attempt has ended.
@@ -95,17 +90,20 @@ impl Trace {
     unsafe fn store(trace: *mut Trace) {
         // SAFETY: as promised; the copy is linked once.
         unsafe {
-            let Trace { cleanup, first, attempts } = *trace;
-            let pool = (*(*trace).request()).pool;
-            if let Some(copy) = nginx::allocate(pool, Trace { cleanup, first, attempts }) {
+            let r = (*trace).request();
+            let Trace { first, attempts, .. } = *trace;
+            if let Some(copy) =
+                nginx::allocate((*r).pool, Trace { first, attempts, ..Trace::new(r) })
+            {
                 Trace::link(copy.as_ptr());
             }
             (*trace).first = (*trace).end();
-            (*trace).attempts = 1;
+            (*trace).attempts = EMPTY;
         }
     }
 
-    fn request(&self) -> *mut ngx_http_request_t {
+    /// The request.
+    pub fn request(&self) -> *mut ngx_http_request_t {
         self.cleanup.data.cast()
     }
 

@@ -27,43 +27,44 @@ const KEEP_ALIVE: &[u8] = b"Keep-Alive";
 /// # Safety
 ///
 /// `peer` and `pc` are valid, and of each other.
+#[inline(always)]
 pub unsafe fn save(peer: *mut Peer, pc: *mut ngx_peer_connection_t, state: ngx_uint_t) -> Outcome {
     // SAFETY: as promised.
     unsafe {
-        let conf = (*peer).conf.as_ptr();
-        match try_save(peer, pc, state) {
-            Ok(()) => {
-                (*conf).counters().saved();
-                (*conf).count_slices();
-                Outcome::Saved
+        let saved = match NonNull::new((*pc).connection) {
+            Some(c) if state & NGX_PEER_FAILED as ngx_uint_t == 0 => {
+                check(peer, pc, c).and_then(|()| put(peer, pc, c))
             }
-            Err(why) => {
-                log_debug_http!((*pc).log, "free keepalive peer: not saved: {}", why.name());
-                (*conf).counters().refused(why);
-                Outcome::Refused(why)
-            }
+            _ => refuse(Refused::Failed),
+        };
+        match saved {
+            Ok(()) => Outcome::Saved,
+            Err(why) => refused(peer, pc, why),
         }
     }
 }
 
+/// An answer that is rarely given: where it is not, the reason costs nothing.
+#[cold]
+#[inline(never)]
+fn refuse<T>(why: Refused) -> Result<T, Refused> {
+    Err(why)
+}
+
+/// Counts that a connection is not kept.
+///
 /// # Safety
 ///
-/// As for [`save`].
-#[inline(always)]
-unsafe fn try_save(
-    peer: *mut Peer,
-    pc: *mut ngx_peer_connection_t,
-    state: ngx_uint_t,
-) -> Result<(), Refused> {
+/// `peer` and `pc` are valid, and of each other.
+#[cold]
+#[inline(never)]
+unsafe fn refused(peer: *mut Peer, pc: *mut ngx_peer_connection_t, why: Refused) -> Outcome {
     // SAFETY: as promised.
     unsafe {
-        if state & NGX_PEER_FAILED as ngx_uint_t != 0 {
-            return Err(Refused::Failed);
-        }
-        let c = NonNull::new((*pc).connection).ok_or(Refused::Failed)?;
-        check(peer, pc, c)?;
-        put(peer, pc, c)
+        log_debug_http!((*pc).log, "free keepalive peer: not saved: {}", why.name());
+        (*(*peer).conf.as_ptr()).counters().refused(why);
     }
+    Outcome::Refused(why)
 }
 
 /// Whether a connection can be used for another request: what the built-in module checks, in its
@@ -86,29 +87,29 @@ unsafe fn check(
         let (read, write) = ((*c).read, (*c).write);
 
         if (*read).eof() != 0 {
-            return Err(Refused::Closed);
+            return refuse(Refused::Closed);
         }
         if (*read).error() != 0
             || (*read).timedout() != 0
             || (*write).error() != 0
             || (*write).timedout() != 0
         {
-            return Err(Refused::Failed);
+            return refuse(Refused::Failed);
         }
         if (*c).requests >= (*conf).requests {
-            return Err(Refused::Requests);
+            return refuse(Refused::Requests);
         }
         if ngx_current_msec.wrapping_sub((*c).start_time) > (*conf).time {
-            return Err(Refused::Time);
+            return refuse(Refused::Time);
         }
         if (*upstream).keepalive() == 0 || (*upstream).request_body_sent() == 0 {
-            return Err(Refused::Closed);
+            return refuse(Refused::Closed);
         }
         if ngx_terminate != 0 || ngx_exiting != 0 {
-            return Err(Refused::Exiting);
+            return refuse(Refused::Exiting);
         }
         if ngx_handle_read_event(read, 0) != nginx::OK {
-            return Err(Refused::Failed);
+            return refuse(Refused::Failed);
         }
         Ok(())
     }
@@ -129,20 +130,23 @@ unsafe fn put(
     // connection is closed or parked.
     unsafe {
         let conf = (*peer).conf;
-        let key_length = (*peer).key_length.ok_or(Refused::Keylen)?;
+        let Some(key_length) = (*peer).key_length else { return refuse(Refused::Keylen) };
         let idle_limit = idle_limit(peer, pc)?;
         let deadline = match idle_limit {
             FOREVER => Deadline::MAX,
             limit => (ngx_current_msec as Time).saturating_add(limit as Time),
         };
-        let slice_limit = slice_limit(peer, pc).ok_or(Refused::Limit)?;
+        let Some(slice_limit) = slice_limit(peer, pc) else { return refuse(Refused::Limit) };
 
         loop {
-            let pool = (*conf.as_ptr()).pool.as_mut().ok_or(Refused::Disabled)?;
+            let Some(pool) = &mut (*conf.as_ptr()).pool else { return refuse(Refused::Disabled) };
             let identity = move || identity(peer, pc, key_length);
             match pool.put(identity, &mut (*peer).lookup, c, deadline, slice_limit) {
                 Put::Kept(slot) => {
                     log_debug_http!((*pc).log, "free keepalive peer: saving connection {:p}", c);
+                    let counters = (*conf.as_ptr()).counters();
+                    counters.saved();
+                    counters.set_slices(pool.slices_in_use());
                     (*pc).connection = ptr::null_mut();
                     idle::park(c, conf, slot, idle_limit);
                     return Ok(());
@@ -152,7 +156,7 @@ unsafe fn put(
                     if why == pool::Refused::AddressLength {
                         log_address(pc, conf);
                     }
-                    return Err(why.into());
+                    return refuse(why.into());
                 }
             }
         }
@@ -197,16 +201,14 @@ unsafe fn idle_limit(
     unsafe {
         let conf = (*peer).conf.as_ptr();
         let timeout = (*conf).timeout;
-        if timeout == 0 {
-            return Err(Refused::Disabled);
+        let limit = match (*conf).hints_margin {
+            Some(margin) if has_hints(&*upstream_of(pc)) => hinted_limit(pc, timeout, margin),
+            _ => timeout,
+        };
+        if limit == 0 {
+            return refuse(if timeout == 0 { Refused::Disabled } else { Refused::Hint });
         }
-        match (*conf).hints_margin {
-            Some(margin) if has_hints(&*upstream_of(pc)) => {
-                let limit = hinted_limit(pc, timeout, margin);
-                if limit == 0 { Err(Refused::Hint) } else { Ok(limit) }
-            }
-            _ => Ok(timeout),
-        }
+        Ok(limit)
     }
 }
 
@@ -269,7 +271,7 @@ unsafe fn slice_limit(peer: *mut Peer, pc: *mut ngx_peer_connection_t) -> Option
         let Some(value) = &keepalive.slice_dyn else {
             return Some(keepalive.slice_conn.unwrap_or(u32::MAX));
         };
-        let text = value.evaluate((*peer).request)?;
+        let text = value.evaluate((*peer).trace.request())?;
         if text.is_empty() {
             return keepalive.slice_conn;
         }
@@ -293,7 +295,7 @@ unsafe fn log_invalid(peer: *mut Peer, pc: *mut ngx_peer_connection_t, text: ngx
         let name = NgxStr::from_ngx_str((*(*upstream_of(pc)).upstream).host);
         ngx_log_error!(
             NGX_LOG_WARN,
-            (*(*(*peer).request).connection).log,
+            (*(*(*peer).trace.request()).connection).log,
             "invalid \"slice_dyn\" value \"{text}\" of upstream \"{name}\""
         );
     }

@@ -77,14 +77,9 @@ impl<A: Allocator> Slices<A> {
         self.nodes.get(index).map(|slice| slice.birth)
     }
 
-    /// Whether a slice holds as many connections as the limit or more.
-    pub fn reaches(&self, index: u32, limit: u32) -> bool {
-        self.nodes.get(index).is_none_or(|slice| slice.count >= limit)
-    }
-
-    /// Whether a slice is vacant.
-    pub fn is_vacant(&self, index: u32) -> bool {
-        self.nodes.get(index).is_some_and(|slice| slice.count == 0)
+    /// The number of connections in a slice.
+    pub fn count(&self, index: u32) -> Option<u32> {
+        self.nodes.get(index).map(|slice| slice.count)
     }
 
     /// The number of slices in use.
@@ -103,10 +98,10 @@ impl<A: Allocator> Slices<A> {
         )
     }
 
-    /// Counts a hit.
-    pub fn count_hit(&mut self, index: u32) {
+    /// Counts one hit less.
+    pub fn discount_hit(&mut self, index: u32) {
         if let Some(slice) = self.nodes.get_mut(index) {
-            slice.hits = slice.hits.wrapping_add(1);
+            slice.hits = slice.hits.wrapping_sub(1);
         }
     }
 
@@ -156,9 +151,11 @@ impl<A: Allocator> Slices<A> {
         }
     }
 
-    /// Marks a slice as used, if it is in use.
-    pub fn touch(&mut self, index: u32) {
-        if self.nodes.get(index).is_some_and(|slice| slice.count != 0) {
+    /// A connection leaves a slice, to be used or to be closed, that was not put there yet.
+    pub fn touch(&mut self, index: u32, used: bool) {
+        let Some(slice) = self.nodes.get_mut(index) else { return };
+        slice.hits = slice.hits.wrapping_add(used.into());
+        if slice.count != 0 {
             self.recently_used.touch(self.nodes.nodes_mut(), index);
         }
     }
@@ -174,6 +171,7 @@ impl<A: Allocator> Slices<A> {
         let Some(slice) = self.nodes.get_mut(index) else { return };
         slice.slots.remove(slots, slot);
         slice.count = slice.count.saturating_sub(1);
+        slice.hits = slice.hits.wrapping_add(used.into());
 
         if slice.count == 0 {
             self.in_use = self.in_use.saturating_sub(1);
@@ -210,7 +208,7 @@ impl Indexed for Slice {
 #[cfg(test)]
 impl<A: Allocator> Slices<A> {
     /// The number of slices in use, which are those that are not empty.
-    pub fn count(&mut self) -> usize {
+    pub fn count_all(&mut self) -> usize {
         let used = self.nodes.nodes().iter().filter(|slice| slice.count != 0).count();
         assert_eq!(self.nodes.count(), used);
         assert_eq!(self.in_use as usize, used);

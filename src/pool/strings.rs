@@ -29,13 +29,13 @@ impl<A: Allocator> Strings<A> {
     /// Whether this is the string of the node `index`, which was set with this length.
     #[inline]
     pub fn is(&self, index: u32, length: Length, string: &[u8]) -> bool {
-        self.get(index, length).is_some_and(|own| equal(own, string))
+        let own = self.bytes.get(self.start(index)..).and_then(|own| own.get(..length as usize));
+        own.is_some_and(|own| equal(own, string))
     }
 
     /// The string of the node `index`, which was set with this length.
-    #[inline]
     pub fn get(&self, index: u32, length: Length) -> Option<&[u8]> {
-        self.bytes.get(self.start(index)..).and_then(|own| own.get(..length as usize))
+        self.bytes.get(self.start(index)..)?.get(..length as usize)
     }
 
     /// Sets the string of the node `index`.
