@@ -10,8 +10,9 @@ use core::slice::from_raw_parts;
 use nginx_sys::ngx_event_notify_peer_pt;
 use nginx_sys::{
     NGX_DONE, NGX_ERROR, NGX_LOG_WARN, ngx_connection_t, ngx_current_msec, ngx_event_free_peer_pt,
-    ngx_event_get_peer_pt, ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_http_upstream_t,
-    ngx_int_t, ngx_peer_connection_t, ngx_str_t, ngx_uint_t,
+    ngx_event_get_peer_pt, ngx_http_request_t, ngx_http_upstream_srv_conf_t,
+    ngx_http_upstream_state_t, ngx_http_upstream_t, ngx_int_t, ngx_peer_connection_t, ngx_str_t,
+    ngx_uint_t,
 };
 #[cfg(ngx_peer_session)]
 use nginx_sys::{ngx_event_save_peer_session_pt, ngx_event_set_peer_session_pt};
@@ -240,12 +241,14 @@ unsafe extern "C" fn save_session(pc: *mut ngx_peer_connection_t, data: *mut c_v
 ///
 /// The request is valid, and the answer is used no longer than it.
 pub unsafe fn of(r: *mut ngx_http_request_t) -> Option<NonNull<Peer>> {
-    // SAFETY: the request is valid. The trace with the last attempt is the first member of a peer,
+    // SAFETY: the request is valid, and the array is one of states. The last trace is the first member of a peer,
     // since `Trace::push` moves only earlier attempts to another one.
     unsafe {
-        let states = (*r).upstream_states.as_ref()?.nelts;
-        let trace = trace::traces(r).find(|trace| trace.end() == states)?;
-        Some(NonNull::from(trace).cast())
+        let states = (*r).upstream_states.as_ref()?.as_slice::<ngx_http_upstream_state_t>();
+        let trace = trace::traces(r).max_by_key(|trace| trace.end())?;
+        // Any later attempt is of an upstream that is not one of this module.
+        let later = states.get(trace.end()..)?.iter().any(|state| !state.peer.is_null());
+        (!later).then(|| NonNull::from(trace).cast())
     }
 }
 

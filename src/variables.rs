@@ -55,19 +55,21 @@ unsafe extern "C" fn attempts(
         };
         let mut text = Vec::new_in(Pool::from_ngx_pool((*r).pool));
         // An attempt and what separates it from the next one are no longer than this.
-        if text.try_reserve_exact(states.len().saturating_mul("MISS : ".len())).is_err() {
+        if text.try_reserve_exact(states.len().saturating_mul("MISS, ".len())).is_err() {
             return Status::NGX_ERROR.into();
         }
-        let mut separator = "";
+        // A state without a server is between two upstreams.
+        let mut comma = false;
         for (index, state) in states.iter().enumerate() {
-            // A state without a server is between two upstreams.
             if state.peer.is_null() {
-                separator = " : ";
+                text.extend_from_slice(b" : ");
+                comma = false;
                 continue;
             }
-            text.extend_from_slice(separator.as_bytes());
+            if core::mem::replace(&mut comma, true) {
+                text.extend_from_slice(b", ");
+            }
             text.extend_from_slice(word(r, index).as_bytes());
-            separator = ", ";
         }
         answer(value, Some(text.leak()))
     }
