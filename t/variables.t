@@ -24,7 +24,7 @@ select STDERR; $| = 1;
 select STDOUT; $| = 1;
 
 my $t = Test::Nginx->new()->has(qw/http proxy rewrite map auth_request/)
-	->plan(36);
+	->plan(37);
 
 my $dead = join "\n", ('server 127.0.0.1:8089 max_fails=0;') x 70;
 
@@ -197,7 +197,9 @@ logged('/redirect/?to=/none/', 'r',
 logged('/redirect/?to=/next/', 'r',
 	"[$other : $refused, $alive] [HIT : MISS, MISS] [r] [saved] other", '/next/');
 logged('/redirect/?to=/status/', 'r',
-	"[$other : ] [HIT : ] [redirect] [saved] other", '/status/');
+	"[$other] [HIT] [redirect] [saved] other", '/status/');
+logged('/redirect/?to=/unknown/', 'r',
+	"[$other : ] [HIT : ] [redirect] [saved] other", '/unknown/');
 
 # a subrequest has its own
 
