@@ -19,8 +19,8 @@ use strict;
 use base qw/ Exporter /;
 
 our @EXPORT = qw/
-	start_backend conn is_new get post request together hold let_go
-	release open_conns wait_open break_idle wait_for
+	on_request start_backend conn is_new get post request ask together hold
+	let_go release open_conns wait_open break_idle wait_for
 /;
 
 ###############################################################################
@@ -39,7 +39,15 @@ use constant LIMIT => $ENV{TEST_NGINX_VALGRIND} ? 48 : 8;
 
 # What scripts use.
 
-my ($control, $holds, %seen);
+my ($control, $holds, %seen, $on_request);
+
+# Before the start: what the backend does with a connection's requests.  It
+# returns the status, and more header lines; or nothing, and the connection is
+# closed without an answer.
+
+sub on_request {
+	($on_request) = @_;
+}
 
 sub start_backend {
 	my ($t, @ports) = @_;
@@ -106,6 +114,29 @@ sub request {
 	$headers = '' unless defined $headers;
 
 	return "$method $uri HTTP/1.0\nHost: $host\n$headers\n";
+}
+
+# on a connection of the client's that stays open after the answer
+
+sub ask {
+	my ($s, $request) = @_;
+
+	my $r = '';
+
+	http($request, socket => $s, start => 1);
+
+	until ($r =~ /\r\n\r\n(.*)/s && length $1 >= body_length($r)) {
+		IO::Select->new($s)->can_read(LIMIT) or last;
+		sysread($s, $r, 65536, length $r) or last;
+	}
+
+	return $r;
+}
+
+sub body_length {
+	my ($r) = @_;
+
+	return $r =~ /^Content-Length: (\d+)/mi ? $1 : 0;
 }
 
 # requests that are in flight at the same time, one for each host; answered in
@@ -452,6 +483,7 @@ sub parse {
 	}
 
 	return {
+		head => $head,
 		method => $method,
 		uri => $uri,
 		action => $action,
@@ -468,14 +500,20 @@ sub answer {
 
 	return answer_fastcgi($c, $request) if $request->{fastcgi};
 
+	my ($status, @more) = $on_request
+		? $on_request->($c, $request->{head}) : '200 OK';
+
+	return gone($c) unless defined $status;
+
 	my $body = "X-Connection: $c->{number}\n";
 	my $length = 1;
 
 	my @head = (
-		'HTTP/1.1 200 OK',
+		"HTTP/1.1 $status",
 		"X-Connection: $c->{number}",
 		"X-Server: $c->{port}",
 		"X-Body: $request->{length}",
+		@more,
 	);
 
 	# limit=N in the arguments comes back as a header
