@@ -1,0 +1,216 @@
+#!/usr/bin/perl
+
+# Tests for nginx-conf/ntlm.conf with a server that, as with NTLM, takes each
+# request on a connection for one of the user who has authenticated there.
+
+###############################################################################
+
+use warnings;
+use strict;
+
+use Test::More;
+
+use FindBin;
+use lib ($ENV{NGINX_TESTS_DIR} ? "$ENV{NGINX_TESTS_DIR}/lib" : ()),
+	"$FindBin::Bin/lib";
+
+use IO::Socket::INET;
+
+use Test::Nginx;
+use Test::Backend;
+use Test::Recipe;
+
+###############################################################################
+
+select STDERR; $| = 1;
+select STDOUT; $| = 1;
+
+my $t = Test::Nginx->new()->has(qw/http proxy/)->plan(33);
+
+recipe($t, 'ntlm.conf');
+
+# the handshake is in two steps, on the same connection
+
+on_request(sub {
+	my ($c, $head) = @_;
+
+	return '400 Bad Request' if $head !~ m! HTTP/1\.1\r\n!
+		|| header($head, 'Connection') eq 'close';
+
+	my $step = header($head, 'Authorization');
+
+	if ($step eq 'NTLM hello') {
+		$c->{challenge} = $c->{number};
+		delete $c->{user};
+		return '401 Unauthorized', 'WWW-Authenticate: NTLM challenge';
+	}
+
+	if ($step =~ /^NTLM user=(\w+)/ && delete $c->{challenge}) {
+		$c->{user} = $1;
+	}
+
+	return '200 OK', "X-User: $c->{user}" if defined $c->{user};
+	return '401 Unauthorized', 'WWW-Authenticate: NTLM';
+});
+
+start_backend($t, 8081);
+$t->run();
+
+###############################################################################
+
+# a handshake, and requests without credentials
+
+my $alice = client();
+is(user($alice), '401', 'first request');
+is(user($alice, 'NTLM hello'), '401 challenge', 'challenge');
+is(user($alice, 'NTLM user=alice'), 'alice', 'authenticated');
+is(user($alice), 'alice', 'without credentials');
+is(open_conns(), 1, 'one connection');
+
+# others are not alice, whether they authenticate or not
+
+my $bob = client();
+is(user($bob), '401', 'other client');
+is(log_in_as($bob, 'bob'), 'bob', 'other client authenticated');
+is(user($alice), 'alice', 'first client again');
+is(user($bob), 'bob', 'other client again');
+is(user(client()), '401', 'one more client');
+
+my $post = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nbody";
+is(header(ask($alice, $post), 'X-User'), 'alice', 'POST of the first');
+is(header(ask($bob, $post), 'X-User'), 'bob', 'POST of the other');
+is(status(ask(client(), $post)), '401', 'POST of one more');
+
+# half a handshake is nobody's
+
+my $half = client();
+is(user($half, 'NTLM hello'), '401 challenge', 'half a handshake');
+is(user(client(), 'NTLM user=mallory'), '401', 'not by another client');
+is(user($half, 'NTLM user=carol'), 'carol', 'by the same client');
+
+# what clients leave behind
+
+my $left = open_conns();
+close $alice;
+is(strangers(40), '', 'alice has gone');
+is(open_conns(), $left + 40, 'left behind');
+
+# clients that come, go and authenticate in any order
+
+is(anyone(400), '', 'each is who it is');
+
+# numbers go on after a reload
+
+$bob = client();
+is(log_in_as($bob, 'bob'), 'bob', 'before reload');
+$t->reload();
+ok(wait_for(sub {
+	$t->read_file('error.log') =~ /gracefully shutting down/
+}), 'reload');
+is(strangers(40), '', 'after reload');
+is(log_in_as($alice = client(), 'alice'), 'alice', 'authenticated again');
+
+# least recently used ones are closed, and there is nothing worse to it
+
+is(strangers(300), '', 'too many');
+is(wait_open(256), 256, 'not more than that');
+is(user($alice), '401', 'has to authenticate again');
+is(log_in_as($alice, 'alice'), 'alice', 'does so');
+is(user($alice), 'alice', 'and stays so');
+
+SKIP: {
+skip 'no upstream_keepalive available', 5
+	unless $t->has_module('upstream_keepalive');
+
+$t->stop();
+builtin($t);
+$t->run();
+
+is(log_in_as($alice = client(), 'alice'), 'alice', 'built-in');
+is(user($bob = client()), 'alice', 'built-in, other client is the first');
+is(log_in_as($bob, 'bob'), 'bob', 'built-in, other client authenticated');
+is(user($alice), 'bob', 'built-in, first client is the other');
+isnt(anyone(100), '', 'built-in, each may be anyone');
+
+}
+
+###############################################################################
+
+sub client {
+	return IO::Socket::INET->new(
+		Proto => 'tcp',
+		PeerAddr => '127.0.0.1:' . port(8080),
+	) || die "Can't connect to nginx: $!\n";
+}
+
+# who a request on a client's connection is answered as
+
+sub user {
+	my ($client, $step) = @_;
+
+	my $authorization = defined $step ? "Authorization: $step\r\n" : '';
+	my $r = ask($client,
+		"GET / HTTP/1.1\r\nHost: localhost\r\n$authorization\r\n");
+
+	return header($r, 'X-User') if status($r) eq '200';
+	return status($r) . (/NTLM (.+)/ ? " $1" : '')
+		for header($r, 'WWW-Authenticate');
+}
+
+sub status {
+	my ($r) = @_;
+
+	return $r =~ m!^HTTP/1.1 (\d+)! ? $1 : 'none';
+}
+
+sub log_in_as {
+	my ($client, $user) = @_;
+
+	user($client, 'NTLM hello');
+
+	return user($client, "NTLM user=$user");
+}
+
+# new clients that are taken for somebody
+
+sub strangers {
+	my ($n) = @_;
+
+	return join ' ', grep { $_ ne '401' } map { user(client()) } 1 .. $n;
+}
+
+# clients that are taken for somebody else
+
+sub anyone {
+	my ($n) = @_;
+
+	my (%clients, %users, @wrong);
+
+	srand(1);
+
+	for my $i (1 .. $n) {
+		my $who = int rand 20;
+		my $does = rand;
+
+		if ($does < 0.2) {
+			delete $clients{$who};
+			delete $users{$who};
+		}
+
+		my $client = $clients{$who} ||= client();
+
+		if ($does > 0.7) {
+			$users{$who} = "user$who";
+			log_in_as($client, $users{$who});
+		}
+
+		my $user = user($client);
+		my $expected = $users{$who} || '401';
+
+		push @wrong, "$expected: $user" if $user ne $expected;
+	}
+
+	return join ', ', @wrong;
+}
+
+###############################################################################
