@@ -63,7 +63,7 @@ is(get('/', 'other.example'), $other, 'unknown host again');
 # a name that is not a host's does not get into a slice of a user
 
 is_new(get('/', 'alice'), 'a name is not alice');
-is_new(get('/', 'user:alice'), 'nor is one with a port');
+isnt(get('/', 'user:alice'), $alice, 'nor is one with a port');
 is(get('/', 'alice.example'), $alice, 'alice again');
 
 # POSTs, which are not sent twice, of all owners at once
