@@ -77,9 +77,9 @@ is(user($bob), 'bob', 'other client again');
 is(user(client()), '401', 'one more client');
 
 my $post = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nbody";
-is(header(ask($alice, $post), 'X-User'), 'alice', 'POST of the first');
-is(header(ask($bob, $post), 'X-User'), 'bob', 'POST of the other');
-is(status(ask(client(), $post)), '401', 'POST of one more');
+is(header(exchange($alice, $post), 'X-User'), 'alice', 'POST of the first');
+is(header(exchange($bob, $post), 'X-User'), 'bob', 'POST of the other');
+is(status(exchange(client(), $post)), '401', 'POST of one more');
 
 # half a handshake is nobody's
 
@@ -149,7 +149,7 @@ sub user {
 	my ($client, $step) = @_;
 
 	my $authorization = defined $step ? "Authorization: $step\r\n" : '';
-	my $r = ask($client,
+	my $r = exchange($client,
 		"GET / HTTP/1.1\r\nHost: localhost\r\n$authorization\r\n");
 
 	return header($r, 'X-User') if status($r) eq '200';

@@ -182,7 +182,7 @@ is(backlog(), 0, 'nothing waits');
 sub processes {
 	my ($state) = @_;
 
-	my $r = ask($monitor,
+	my $r = exchange($monitor,
 		"GET /server-status?auto HTTP/1.1\r\nHost: localhost\r\n\r\n");
 	my ($scoreboard) = $r =~ /^Scoreboard: (.*)$/m
 		or die "Apache does not tell its state\n";

@@ -19,8 +19,8 @@ use strict;
 use base qw/ Exporter /;
 
 our @EXPORT = qw/
-	on_request start_backend conn is_new get post request ask together hold
-	let_go release open_conns wait_open break_idle wait_for
+	on_request start_backend conn is_new get post request exchange together
+	hold let_go release open_conns wait_open break_idle wait_for
 /;
 
 ###############################################################################
@@ -118,7 +118,7 @@ sub request {
 
 # on a connection of the client's that stays open after the answer
 
-sub ask {
+sub exchange {
 	my ($s, $request) = @_;
 
 	my $r = '';
