@@ -27,7 +27,7 @@ sub recipe {
 	my ($t, $name, %paths) = @_;
 
 	open my $fh, '<', FOLDER . "/$name" or die "Can't open $name: $!\n";
-	my $conf = do { local $/; <$fh> };
+	my $conf = join '', grep { !/^\s*#/ } <$fh>;
 
 	die "Not on 127.0.0.1:8080: $name\n"
 		unless $conf =~ /listen 127\.0\.0\.1:8080\b/;
