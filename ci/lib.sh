@@ -50,15 +50,6 @@ install_needs() {
     packages=()
 }
 
-# What the scripts of t/ start besides nginx; those that find something missing skip.
-need_servers_of_scripts() {
-    need openssl openssl
-    need memcached memcached
-    # Not apache2: that package brings the service and its configuration.
-    need_file apache2-bin /usr/lib/apache2/modules/mod_mpm_prefork.so
-    need_file php-fpm '/usr/sbin/php-fpm*'
-}
-
 # The folder of a crate's sources.
 crate_source() {
     cargo metadata --format-version 1 --locked --all-features |
