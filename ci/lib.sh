@@ -119,4 +119,18 @@ use_nginx_tree() {
     # does not build everything again.
     CARGO_TARGET_DIR=$PWD/target/module-$(printf '%s' "$NGINX_BUILD_DIR" | cksum | cut -d' ' -f1)
     export NGINX_SOURCE_DIR NGINX_BUILD_DIR CARGO_TARGET_DIR
+    leave_paths_out
+}
+
+# The same sources make the same module wherever they lie: what the compiler notes down
+# of paths, for backtraces, begins at the project's root, or at /cargo for other crates.
+# RUSTFLAGS stay in force; with their encoded form, paths may have spaces.
+leave_paths_out() {
+    local flags=() cargo_home=${CARGO_HOME:-$HOME/.cargo}
+    read -ra flags <<<"${RUSTFLAGS-}"
+    # The last one that matches counts.
+    flags+=("--remap-path-prefix=$cargo_home=/cargo" "--remap-path-prefix=$PWD=."
+        "--remap-path-prefix=$CARGO_TARGET_DIR=./target")
+    CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\037'; printf '%s' "${flags[*]}")
+    export CARGO_ENCODED_RUSTFLAGS
 }
