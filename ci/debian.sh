@@ -1,5 +1,5 @@
-# Sourced by ci/matrix, after ci/lib.sh: Debian's own nginx of any suite, unpacked
-# into a folder, whatever suite the machine itself has.
+# Sourced by the scripts in ci/, after ci/lib.sh: Debian's own nginx and Rust of any
+# suite, unpacked into a folder, whatever suite the machine itself has.
 # shellcheck shell=bash
 
 debian=$PWD/target/debian
@@ -19,6 +19,22 @@ suite_apt() {
         -o APT::Sandbox::User=root "$@"
 }
 
+# wrapper TREE PROGRAM: makes a file of the program's name beside the tree, which starts
+# it with the tree's own loader and libraries.
+wrapper() {
+    local tree=$1 file=${1%/*}/${2##*/} loader libraries
+    loader=$(find "$tree" -name 'ld-linux-*.so.*' -type f -print -quit)
+    [ -n "$loader" ] || die "no loader in $tree"
+    libraries=$(find "$tree" -name 'libc.so.6' -printf '%h:' -quit)
+    libraries+=$(find "$tree" -name 'libssl.so.*' -printf '%h' -quit)
+    cat >"$file" <<WRAPPER
+#!/bin/sh
+tree=\$(dirname "\$(readlink -f "\$0")")/${tree##*/}
+exec "\$tree${loader#"$tree"}" --library-path "${libraries//"$tree"/\$tree}" "\$tree$2" "\$@"
+WRAPPER
+    chmod +x "$file"
+}
+
 # The packages of a suite: nginx, and the libraries that it is linked with.
 suite_download() {
     local suite=$1 package
@@ -32,11 +48,11 @@ suite_download() {
 # suite_nginx SUITE: leaves ROOT/nginx, which starts the suite's nginx with the
 # suite's own loader and libraries, and ROOT/src, the configured tree.
 suite_nginx() {
-    local suite=$1 root=$debian/$1 loader libraries deb
+    local suite=$1 root=$debian/$1 deb
     if [ -x "$root/nginx" ]; then
         return
     fi
-    rm -rf "$root"
+    rm -rf "$root"/{packages,tree,src}
     mkdir -p "$root/packages" "$root/tree"
     say "downloading nginx of $suite"
     (cd "$root/packages" && suite_download "$suite") >&2
@@ -52,15 +68,34 @@ suite_nginx() {
         ./configure --with-cc-opt='-O2 -g -fPIC' "${NGX_CONF_FLAGS[@]}"
     ) >"$root/configure.log" 2>&1 || die "nginx of $suite was not configured; see $root/configure.log"
 
-    loader=$(find "$root/tree" -name 'ld-linux-*.so.*' -type f -print -quit)
-    [ -n "$loader" ] || die "no loader in the libc6 of $suite"
-    libraries=$(find "$root/tree" -name 'libc.so.6' -printf '%h:' -quit)
-    libraries+=$(find "$root/tree" -name 'libssl.so.*' -printf '%h' -quit)
-    cat >"$root/nginx" <<WRAPPER
-#!/bin/sh
-root=\$(dirname "\$(readlink -f "\$0")")/tree
-exec "\$root${loader#"$root/tree"}" --library-path "${libraries//"$root/tree"/\$root}" \\
-    "\$root/usr/sbin/nginx" "\$@"
-WRAPPER
-    chmod +x "$root/nginx"
+    wrapper "$root/tree" /usr/sbin/nginx
+}
+
+# As apt writes it down, a package that is there.
+installed() {
+    printf 'Package: %s\nStatus: install ok installed\nArchitecture: %s\nVersion: 9999\n' \
+        "$1" "$(dpkg --print-architecture)"
+    printf 'Maintainer: none\nProvides: %s\nDescription: none\n\n' "$2"
+}
+
+# suite_rust SUITE: leaves ROOT/rust/cargo and ROOT/rust/rustc, which start the suite's
+# own. The compiler and linker for C are the machine's.
+suite_rust() {
+    local suite=$1 root=$debian/$1/rust deb
+    if [ -x "$root/cargo" ]; then
+        return
+    fi
+    rm -rf "$root"
+    mkdir -p "$root/archives/partial" "$root/tree"
+    say "downloading Rust of $suite"
+    suite_apt "$suite" update >&2
+    { installed gcc c-compiler; installed binutils ld; installed libc6-dev libc-dev; } >"$root/status"
+    suite_apt "$suite" -o Dir::State::Status="$root/status" -o Dir::Cache::Archives="$root/archives" \
+        --no-install-recommends --download-only -y install rustc cargo >&2
+    for deb in "$root"/archives/*.deb; do
+        dpkg -x "$deb" "$root/tree"
+    done
+    rm -r "$root/archives"
+    wrapper "$root/tree" /usr/bin/rustc
+    wrapper "$root/tree" /usr/bin/cargo
 }

@@ -179,13 +179,13 @@ pub struct Slice<'a> {
     pub hits: u64,
 }
 
-/// The memory of a connection besides that of its slice and of its server address, in bytes.
-const CONNECTION_SIZE: usize =
-    size_of::<Slot<core::ptr::NonNull<u8>>>() + size_of::<Peer>() + size_of::<u32>();
-
-// As much as nginx's keepalive module needs, which is 152 with the address, of at most 28 bytes
-// (IPv6), and the 16 bytes that a caller may want to keep.
-const _: () = assert!(CONNECTION_SIZE + 28 + 16 <= 152);
+// The memory of a connection besides that of its slice is as much as nginx's keepalive module
+// needs, which is 152 bytes, with the address, of at most 28 bytes (IPv6), and the 16 bytes that a
+// caller may want to keep.
+const _: () = {
+    let slot = size_of::<Slot<core::ptr::NonNull<u8>>>();
+    assert!(slot + size_of::<Peer>() + size_of::<u32>() + 28 + 16 <= 152);
+};
 
 /// Idle connections of the type `T`, in slices.
 pub struct Pool<T, A: Allocator> {
