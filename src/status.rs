@@ -20,9 +20,9 @@ use ngx::http::{
 use ngx::{ngx_log_error, ngx_string};
 
 use self::body::Body;
-pub use self::format::Format;
+use self::format::Format;
+use self::params::StatusParams;
 use self::report::{MOST_SLICES, Report, Text, Upstream};
-use crate::conf::params::{self, StatusParams};
 use crate::conf::{self, Module, ServerConf};
 use crate::counters::{Counts, Pid};
 use crate::nginx;
@@ -32,6 +32,7 @@ mod body;
 mod format;
 mod html;
 mod json;
+mod params;
 mod prometheus;
 pub mod report;
 
