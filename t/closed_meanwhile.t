@@ -17,13 +17,14 @@ use lib ($ENV{NGINX_TESTS_DIR} ? "$ENV{NGINX_TESTS_DIR}/lib" : ()),
 
 use Test::Nginx qw/ :DEFAULT http_end /;
 use Test::Backend;
+use Test::Status;
 
 ###############################################################################
 
 select STDERR; $| = 1;
 select STDOUT; $| = 1;
 
-my $t = Test::Nginx->new()->has(qw/http proxy/)->plan(11);
+my $t = Test::Nginx->new()->has(qw/http proxy/)->plan(15);
 
 $t->write_file_expand('nginx.conf', <<'EOF');
 
@@ -57,6 +58,10 @@ http {
 
         location / {
             proxy_pass http://u;
+        }
+
+        location /status {
+            keepalive_status slices;
         }
 
         location /limited {
@@ -97,6 +102,12 @@ for my $how (qw/ finish reset junk /) {
 	my $r = conn(http_end($s));
 	is_new($r, "request before $how");
 	is(get('/', $how), $r, "kept after $how");
+
+	# what was found, and could not be used, is no hit
+
+	my ($slice) = grep { $_->{key} eq $how }
+		@{ json()->{upstreams}{u}{busiest_slices} };
+	is($slice->{hits}, 1, "hits after $how");
 }
 
 # past its time, with the request and the timer due at once
@@ -110,6 +121,7 @@ syswrite $s, "\n";
 kill 'CONT', $worker;
 
 is_new(conn(http_end($s)), 'not used past its time');
+is(json()->{upstreams}{limited}{closed}{timeout}, 1, 'its time is counted');
 is(wait_open(2), 2, 'but closed: "first" and "junk" are left');
 
 ###############################################################################

@@ -22,7 +22,7 @@ use Test::Configuration;
 select STDERR; $| = 1;
 select STDOUT; $| = 1;
 
-my $t = Test::Nginx->new()->has(qw/http proxy/)->plan(117);
+my $t = Test::Nginx->new()->has(qw/http proxy/)->plan(133);
 
 # those that are right
 
@@ -142,6 +142,28 @@ for my $directive (qw/ keepalive_timeout keepalive_requests keepalive_time /) {
 		qq!invalid number of arguments in "$directive" directive!);
 }
 
+# keepalive_status
+
+for my $args ('', ' json', ' prometheus', ' html', ' slices', ' html slices') {
+	like(check($t, "keepalive_status$args;", 'location'),
+		qr/syntax is ok\n.*test is successful/, "keepalive_status$args");
+}
+
+invalid_status($t, 'keepalive_status xml;', 'invalid parameter "xml"');
+invalid_status($t, 'keepalive_status slices json;', 'invalid parameter "json"');
+invalid_status($t, 'keepalive_status json html;', 'invalid parameter "html"');
+invalid_status($t, 'keepalive_status slices slices;',
+	'duplicate parameter "slices"');
+invalid_status($t, 'keepalive_status json slices x;',
+	'invalid number of arguments in "keepalive_status" directive');
+invalid_status($t, 'keepalive_status; keepalive_status;',
+	'"keepalive_status" directive is duplicate');
+
+for my $context (qw/ main http server upstream /) {
+	like(check($t, 'keepalive_status;', $context),
+		qr/"keepalive_status" directive is not allowed here/, $context);
+}
+
 ###############################################################################
 
 sub valid {
@@ -153,10 +175,15 @@ sub valid {
 
 # one line, which says what and where
 
-sub invalid {
+sub invalid_status {
 	my ($t, $directives, $message) = @_;
+	invalid($t, $directives, $message, 'location');
+}
 
-	my $out = check($t, $directives);
+sub invalid {
+	my ($t, $directives, $message, $context) = @_;
+
+	my $out = check($t, $directives, $context);
 
 	$message .= place($t, $directives)
 		unless $message =~ /^unknown .* variable$/;

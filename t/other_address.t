@@ -19,6 +19,7 @@ use lib ($ENV{NGINX_TESTS_DIR} ? "$ENV{NGINX_TESTS_DIR}/lib" : ()),
 use Test::Nginx;
 use Test::Backend;
 use Test::Module;
+use Test::Status;
 
 ###############################################################################
 
@@ -29,7 +30,7 @@ my $t = Test::Nginx->new()->has(qw/http proxy/);
 
 compile_module($t, 'other_address');
 
-$t->plan(7);
+$t->plan(9);
 
 my $d = $t->testdir();
 
@@ -74,6 +75,10 @@ http {
         location / {
             proxy_pass http://u;
         }
+
+        location /status {
+            keepalive_status;
+        }
     }
 
     server {
@@ -101,6 +106,10 @@ is_new($first, 'address that is not named');
 is_new(get('/', 'a'), 'not kept');
 is_new(get('/', 'b'), 'not kept with another key');
 is(get('/named', 'a'), $named, 'address that is named again');
+
+my $u = json()->{upstreams}{u};
+is($u->{refused}{address}, 3, 'counted');
+is("$u->{misses} $u->{saved} $u->{idle}", '3 0 0', 'and nothing else');
 
 my $log = $t->read_file('error.log');
 my $said = () = $log =~ /\[warn\].*server that upstream "u" does not name/g;

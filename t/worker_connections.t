@@ -16,13 +16,14 @@ use lib ($ENV{NGINX_TESTS_DIR} ? "$ENV{NGINX_TESTS_DIR}/lib" : ()),
 
 use Test::Nginx;
 use Test::Backend;
+use Test::Status;
 
 ###############################################################################
 
 select STDERR; $| = 1;
 select STDOUT; $| = 1;
 
-my $t = Test::Nginx->new()->has(qw/http proxy/)->plan(9);
+my $t = Test::Nginx->new()->has(qw/http proxy/)->plan(11);
 
 $t->write_file_expand('nginx.conf', <<'EOC');
 
@@ -61,6 +62,10 @@ http {
         location /busy/ {
             proxy_pass http://busy;
         }
+
+        location /status {
+            keepalive_status;
+        }
     }
 }
 
@@ -97,6 +102,10 @@ eval {
 is(scalar(grep { /^\d+$/ } @answers), 12, 'answered when short');
 cmp_ok(open_conns(8081), '<', 50, 'idle ones given up');
 cmp_ok(open_conns(8081), '>', 0, 'but not all');
+
+my $idle = json()->{upstreams}{idle};
+is($idle->{closed}{worker_connections}, 50 - 1 - $idle->{idle}, 'counted');
+is($idle->{idle}, open_conns(8081) - 1, 'the others are idle');
 
 is(release($used), $conns[0], 'used one not given up');
 is(get('/busy/', 'n12'), $answers[11], 'new one reused');
