@@ -46,7 +46,7 @@ plan(skip_all => 'no such allocator')
 		. " $FindBin::Bin/preload/failing_malloc.c"
 		. " >$dir/cc.log 2>&1") != 0;
 
-$t->plan(56);
+$t->plan(65);
 
 arm(0, 0);
 
@@ -70,7 +70,8 @@ for my $directives (
 	my (@calls, %ends);
 
 	for my $size (@sizes) {
-		my $conf = { http => text($size), upstream => $directives };
+		my $conf = { http => text($size), upstream => $directives,
+			location => $directives =~ /hints/ ? 'keepalive_status;' : '' };
 
 		arm(0, 0);
 		my $out = check($t, $conf);
@@ -135,6 +136,9 @@ for my $uri (qw! /plain/ /variable/ /text/ /map/ /evict/ /dyn/ /tls/ !) {
 	requests("$uri new", $uri . $new, sub { 'new' . $count++ });
 	requests("$uri again", $uri, sub { 'a' });
 }
+
+requests($_, $_, sub { 'a' })
+	for '/status/json', '/status/prometheus', '/status/html';
 
 is(join(', ', grep { keys %{$keys{$_}} > 1 } sort keys %keys), '',
 	'no connection has two keys');
@@ -321,6 +325,9 @@ events {
 http {
     %%TEST_GLOBALS_HTTP%%
 
+    log_format all '\$upstream_keepalive \$upstream_keepalive_slice';
+    access_log %%TESTDIR%%/all.log all;
+
     request_pool_size 128;
     connection_pool_size 256;
 
@@ -398,6 +405,18 @@ http {
 
         location /tls/ {
             proxy_pass https://tls/;
+        }
+
+        location /status/json {
+            keepalive_status json slices;
+        }
+
+        location /status/prometheus {
+            keepalive_status prometheus;
+        }
+
+        location /status/html {
+            keepalive_status html slices;
         }
     }
 
