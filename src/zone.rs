@@ -4,6 +4,7 @@
 use core::ffi::c_void;
 use core::ptr::{self, NonNull};
 use core::slice;
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use allocator_api2::boxed::Box;
 use allocator_api2::vec::Vec;
@@ -20,8 +21,17 @@ use crate::counters::{Block, Pid};
 use crate::nginx;
 
 /// As many blocks as there can be processes, since the old workers of a reload still count while
-/// the new ones do. The memory of those that are never used is never touched.
+/// the new ones do.
 const BLOCKS: usize = NGX_MAX_PROCESSES as usize;
+
+/// What is in a zone. All zeroes is one that was never used.
+#[repr(C)]
+struct Shared {
+    /// How many of the blocks, from the first one on, have ever been used. The memory of the others
+    /// is never touched.
+    used: AtomicUsize,
+    blocks: [Block; BLOCKS],
+}
 
 /// Before the upstream's name, since that is what the upstream module's own zone may be called.
 const PREFIX: &[u8] = b"upstream_keepalive:";
@@ -93,30 +103,22 @@ impl Counters {
 
     /// The blocks of all workers.
     pub fn blocks(&self) -> &[Block] {
-        // SAFETY: the zone of a running worker is initialised, and its blocks are only read and
-        // written atomically.
-        unsafe {
-            match self.shared() {
-                Some(blocks) => slice::from_raw_parts(blocks.as_ptr(), BLOCKS),
-                None => slice::from_ref(self.block()),
-            }
+        match self.shared() {
+            Some(shared) => shared.blocks.get(..shared.used.load(Relaxed)).unwrap_or_default(),
+            None => slice::from_ref(self.block()),
         }
     }
 
-    /// The first of all blocks, if they are shared. A process that is its own master goes without:
-    /// when it reloads, nginx takes zones away while connections of the old configuration are
-    /// still open.
-    ///
-    /// # Safety
-    ///
-    /// The process is a worker.
-    unsafe fn shared(&self) -> Option<NonNull<Block>> {
-        // SAFETY: nginx sets the kind of the process, and has initialised the zone.
+    /// What is in the zone, if there is one. A process that is its own master goes without: when it
+    /// reloads, nginx takes zones away while connections of the old configuration are still open.
+    fn shared(&self) -> Option<&Shared> {
+        // SAFETY: nginx sets the kind of the process. The zone of a running worker is initialised,
+        // and what is in it is only read and written atomically.
         unsafe {
             if ngx_process == NGX_PROCESS_SINGLE as ngx_uint_t {
                 return None;
             }
-            NonNull::new(self.zone.as_ref()?.data.cast())
+            self.zone.as_ref()?.data.cast::<Shared>().as_ref()
         }
     }
 
@@ -129,10 +131,11 @@ impl Counters {
         // SAFETY: nginx numbers the processes below the limit, and gives a number to another one
         // when the process that had it has ended.
         unsafe {
-            if let Some(blocks) = self.shared() {
-                let slot = usize::try_from(ngx_process_slot).ok().filter(|&slot| slot < BLOCKS);
-                if let Some(slot) = slot {
-                    self.block = blocks.add(slot);
+            if let Some(shared) = self.shared() {
+                let slot = usize::try_from(ngx_process_slot).unwrap_or(BLOCKS);
+                if let Some(block) = shared.blocks.get(slot) {
+                    shared.used.fetch_max(slot.saturating_add(1), Relaxed);
+                    self.block = NonNull::from(block);
                 }
             }
             self.block().claim(ngx_pid as Pid);
@@ -140,11 +143,11 @@ impl Counters {
     }
 }
 
-/// The size of a zone: the blocks, and what nginx's slab allocator needs to hold them.
+/// The size of a zone: what is in it, and what nginx's slab allocator needs to hold that.
 fn zone_size() -> usize {
     // SAFETY: nginx sets it when it starts.
     let page = unsafe { ngx_pagesize };
-    size_of::<[Block; BLOCKS]>().next_multiple_of(page).saturating_add(page.saturating_mul(4))
+    size_of::<Shared>().next_multiple_of(page).saturating_add(page.saturating_mul(4))
 }
 
 /// The `init` handler of a zone: takes over what was counted before a reload.
@@ -154,19 +157,19 @@ fn zone_size() -> usize {
 /// nginx calls it with a valid zone, and the data of the zone that this one continues.
 unsafe extern "C" fn init_zone(zone: *mut ngx_shm_zone_t, old: *mut c_void) -> ngx_int_t {
     // SAFETY: nginx passes a valid zone, whose memory begins with a slab pool. New shared memory is
-    // zeroes, which is what blocks are at first, but nginx fills it for some tests.
+    // zeroes, as needed, but nginx fills it for some tests.
     unsafe {
         (*zone).data = old;
         if old.is_null() {
             let pool: *mut ngx_slab_pool_t = (*zone).shm.addr.cast();
-            let blocks: *mut Block = ngx_slab_alloc(pool, size_of::<[Block; BLOCKS]>()).cast();
-            if blocks.is_null() {
+            let shared: *mut Shared = ngx_slab_alloc(pool, size_of::<Shared>()).cast();
+            if shared.is_null() {
                 return Status::NGX_ERROR.into();
             }
-            if blocks.cast::<u8>().read() != 0 {
-                blocks.write_bytes(0, BLOCKS);
+            if shared.cast::<u8>().read() != 0 {
+                shared.write_bytes(0, 1);
             }
-            (*zone).data = blocks.cast();
+            (*zone).data = shared.cast();
         }
         nginx::OK
     }
