@@ -1,16 +1,16 @@
 //! The directive `keepalive_status`: a location that shows what was counted.
 
 use core::ffi::{c_char, c_void};
+use core::mem;
 use core::ptr;
 
 use allocator_api2::vec::Vec;
 use nginx_sys::{
     NGX_CONF_NOARGS, NGX_CONF_TAKE12, NGX_HTTP_BAD_REQUEST, NGX_HTTP_GET, NGX_HTTP_HEAD,
     NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET,
-    NGX_HTTP_NOT_ALLOWED, NGX_HTTP_OK, NGX_LOG_INFO, ngx_buf_t, ngx_chain_t, ngx_command_t,
-    ngx_conf_t, ngx_http_arg, ngx_http_core_loc_conf_t, ngx_http_discard_request_body,
-    ngx_http_output_filter, ngx_http_request_t, ngx_http_send_header, ngx_int_t, ngx_pcalloc,
-    ngx_pid, ngx_str_t, ngx_uint_t, off_t,
+    NGX_HTTP_NOT_ALLOWED, NGX_HTTP_OK, NGX_LOG_INFO, ngx_command_t, ngx_conf_t, ngx_http_arg,
+    ngx_http_complex_value_t, ngx_http_core_loc_conf_t, ngx_http_request_t, ngx_http_send_response,
+    ngx_int_t, ngx_pid, ngx_str_t, ngx_uint_t,
 };
 use ngx::core::{NGX_CONF_ERROR, NGX_CONF_OK, NgxStr, Pool};
 use ngx::http::{
@@ -35,8 +35,6 @@ mod json;
 mod params;
 mod prometheus;
 pub mod report;
-
-const ERROR: ngx_int_t = nginx_sys::NGX_ERROR as ngx_int_t;
 
 /// The module's configuration of a location.
 #[derive(Debug, Default)]
@@ -99,10 +97,6 @@ unsafe extern "C" fn handler(r: *mut ngx_http_request_t) -> ngx_int_t {
     unsafe {
         if (*r).method & (NGX_HTTP_GET | NGX_HTTP_HEAD) as ngx_uint_t == 0 {
             return NGX_HTTP_NOT_ALLOWED as ngx_int_t;
-        }
-        let rc = ngx_http_discard_request_body(r);
-        if rc != nginx::OK {
-            return rc;
         }
         let conf = Module::location_conf(&*r).and_then(|conf| conf.status).unwrap_or_default();
         let Some(format) = conf.format.map_or_else(|| requested_format(r), Some) else {
@@ -196,34 +190,20 @@ fn lives(process: Pid) -> bool {
     rc == 0 || nginx_sys::ngx_errno() != libc::ESRCH
 }
 
-/// Sends the status.
+/// Sends the status, by a function of nginx's for texts of the configuration, which a body is to it.
 ///
 /// # Safety
 ///
-/// The request is valid.
+/// The request is valid, and the body is in its memory.
 unsafe fn send(r: *mut ngx_http_request_t, format: Format, body: &[u8]) -> ngx_int_t {
-    // SAFETY: as promised; the body is in the request's memory.
+    let mut content_type = nginx::as_ngx_str(format.content_type().as_bytes());
+    // SAFETY: as promised. A value without variables is zeroes and its text.
     unsafe {
-        let out = &raw mut (*r).headers_out;
-        (*out).status = NGX_HTTP_OK as ngx_uint_t;
-        (*out).content_length_n = body.len() as off_t;
-        (*out).content_type = nginx::as_ngx_str(format.content_type().as_bytes());
-        (*out).content_type_len = (*out).content_type.len;
+        let mut text: ngx_http_complex_value_t = mem::zeroed();
+        text.value = nginx::as_ngx_str(body);
         if format != Format::Json {
-            (*out).charset = ngx_string!("utf-8");
+            (*r).headers_out.charset = ngx_string!("utf-8");
         }
-
-        let rc = ngx_http_send_header(r);
-        if rc != nginx::OK || (*r).header_only() != 0 {
-            return rc;
-        }
-        let buf: *mut ngx_buf_t = ngx_pcalloc((*r).pool, size_of::<ngx_buf_t>()).cast();
-        let Some(buf) = buf.as_mut() else { return ERROR };
-        let range = body.as_ptr_range();
-        (buf.pos, buf.last) = (range.start.cast_mut(), range.end.cast_mut());
-        buf.set_memory(1);
-        buf.set_last_buf((r == (*r).main).into());
-        buf.set_last_in_chain(1);
-        ngx_http_output_filter(r, &mut ngx_chain_t { buf, next: ptr::null_mut() })
+        ngx_http_send_response(r, NGX_HTTP_OK as ngx_uint_t, &raw mut content_type, &raw mut text)
     }
 }

@@ -57,15 +57,13 @@ http {
 
     upstream apache {
         server 127.0.0.1:8082;
-        keepalive 32 slice_key=$host$http_x_key slice_dyn=limit
-                     slice_poolsize=12 slice_keylen=80;
+        keepalive 32 slice_key=$host slice_dyn=limit slice_poolsize=12;
         keepalive_requests 100;
     }
 
     upstream api {
         server 127.0.0.1:8082;
-        keepalive 8;
-        keepalive_timeout 1s;
+        keepalive 8 slice_key=$http_x_client slice_keylen=80;
     }
 
     upstream legacy {
@@ -119,7 +117,7 @@ $t->run();
 ###############################################################################
 
 $t->run_daemon(\&load, $_) for 1 .. 3;
-ok(wait_for(sub { page() =~ /slice_poolsize \d/ }), 'load');
+ok(wait_for(sub { page() =~ /slice_poolsize \d.*script/s }), 'load');
 
 my $dom = browse('--dump-dom');
 my ($row) = $dom =~ m{<td class="key">apache</td>(.*?)</tr>}s;
@@ -187,14 +185,13 @@ sub load {
 
 	my @hosts = ((map { ($_) x 12 } qw/ shop.example www.example /),
 		(map { ("blog$_.example") x 3 } 1 .. 12), ('spam.example') x 2);
-	my @scripts = ("<script>document.title='run'</script>",
+	my @clients = ('mobile', 'web', "<script>document.title='run'</script>",
 		"<img src=x onerror=document.title='run'>");
 
 	for (;; $n++) {
 		my $host = $hosts[$n * 7 % @hosts];
 		my $uri = $n % 5 == 0 ? '/api/' : $n % 23 == 0 ? '/legacy/' : '/';
-		my $key = $n % 19 == 0 ? "X-Key: $scripts[$n % 2]\n" : '';
-		http(request('GET', $uri, $host, $key));
+		http(request('GET', $uri, $host, "X-Client: $clients[$n % 4]\n"));
 		select undef, undef, undef, 0.001;
 	}
 }

@@ -65,6 +65,11 @@ http {
         keepalive 8 slice_key=\$arg_none;
     }
 
+    upstream text {
+        server 127.0.0.1:8081;
+        keepalive 8 slice_key=\$arg_key;
+    }
+
     upstream strict {
         server 127.0.0.1:8081;
         keepalive 8 slice_key=\$host slice_keylen=12 slice_strict;
@@ -219,8 +224,8 @@ is(seen('/status/', 'h'), '//', 'header without upstream');
 
 # what clients send is nothing but text
 
-logged('/u/', 'a%n"<x>', qq([$alive] [MISS] [a%n"<x>] [saved] other));
-logged('/u/', 'a%n"<x>', qq([$alive] [HIT] [a%n"<x>] [saved] other));
+logged('/text/?key=a%25n%22<x>', 'a', qq([$alive] [MISS] [a%25n%22<x>] [saved] other));
+logged('/text/?key=a%25n%22<x>', 'a', qq([$alive] [HIT] [a%25n%22<x>] [saved] other));
 
 # none of it is empty where it has a value, and "-" elsewhere in an ordinary log
 
