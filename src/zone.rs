@@ -9,9 +9,9 @@ use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use allocator_api2::boxed::Box;
 use allocator_api2::vec::Vec;
 use nginx_sys::{
-    NGX_MAX_PROCESSES, NGX_PROCESS_SINGLE, ngx_conf_t, ngx_cycle_t, ngx_int_t, ngx_pagesize,
-    ngx_pid, ngx_process, ngx_process_slot, ngx_shared_memory_add, ngx_shm_zone_t, ngx_slab_alloc,
-    ngx_slab_pool_t, ngx_uint_t,
+    NGX_MAX_PROCESSES, NGX_PROCESS_HELPER, NGX_PROCESS_SINGLE, ngx_conf_t, ngx_cycle_t, ngx_int_t,
+    ngx_pagesize, ngx_pid, ngx_process, ngx_process_slot, ngx_shared_memory_add, ngx_shm_zone_t,
+    ngx_slab_alloc, ngx_slab_pool_t, ngx_uint_t,
 };
 use ngx::core::{Pool, Status};
 use ngx::http::{HttpModuleMainConf, NgxHttpUpstreamModule};
@@ -179,10 +179,15 @@ unsafe extern "C" fn init_zone(zone: *mut ngx_shm_zone_t, old: *mut c_void) -> n
 ///
 /// # Safety
 ///
-/// nginx calls it in each worker with its configuration.
+/// nginx calls it in each worker and helper with its configuration.
 pub unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int_t {
-    // SAFETY: nginx passes a valid cycle; there may be no `http` block in it.
+    // SAFETY: nginx passes a valid cycle; there may be no `http` block in it. It sets the kind of the
+    // process before.
     unsafe {
+        // The cache manager and the cache loader serve no requests.
+        if ngx_process == NGX_PROCESS_HELPER as ngx_uint_t {
+            return nginx::OK;
+        }
         if let Some(upstreams) = NgxHttpUpstreamModule::main_conf(&*cycle) {
             for &upstream in conf::upstreams_of(upstreams) {
                 if let Some(conf) = Module::server_conf_of(&*upstream) {

@@ -24,7 +24,7 @@ use Test::Status;
 select STDERR; $| = 1;
 select STDOUT; $| = 1;
 
-my $t = Test::Nginx->new()->has(qw/http proxy/)->plan(32);
+my $t = Test::Nginx->new()->has(qw/http proxy cache/)->plan(32);
 
 $t->write_file_expand('nginx.conf', <<'EOF');
 
@@ -43,6 +43,10 @@ http {
     proxy_set_header Connection "";
 
     add_header X-Pid $pid always;
+
+    # brings a cache manager and a cache loader, which are no workers
+
+    proxy_cache_path %%TESTDIR%%/cache keys_zone=cache:1m;
 
     upstream u {
         server 127.0.0.1:8081;
