@@ -55,21 +55,24 @@ unsafe extern "C" fn attempts(
         };
         let mut text = Vec::new_in(Pool::from_ngx_pool((*r).pool));
         // An attempt and what separates it from the next one are no longer than this.
-        if text.try_reserve_exact(states.len().saturating_mul("MISS, ".len())).is_err() {
+        if text.try_reserve_exact(states.len().saturating_mul("MISS : ".len())).is_err() {
             return Status::NGX_ERROR.into();
         }
-        // A state without a server is between two upstreams.
-        let mut comma = false;
-        for (index, state) in states.iter().enumerate() {
-            if state.peer.is_null() {
-                text.extend_from_slice(b" : ");
-                comma = false;
-                continue;
+        let mut states = states.iter().enumerate().peekable();
+        while let Some((index, state)) = states.next() {
+            // An attempt without a server is empty.
+            if !state.peer.is_null() {
+                text.extend_from_slice(word(r, index).as_bytes());
             }
-            if core::mem::replace(&mut comma, true) {
-                text.extend_from_slice(b", ");
+            // A state without a server that follows is between two upstreams.
+            match states.peek() {
+                Some((_, next)) if !next.peer.is_null() => text.extend_from_slice(b", "),
+                Some(_) => {
+                    text.extend_from_slice(b" : ");
+                    states.next();
+                }
+                None => {}
             }
-            text.extend_from_slice(word(r, index).as_bytes());
         }
         answer(value, Some(text.leak()))
     }

@@ -24,7 +24,7 @@ select STDERR; $| = 1;
 select STDOUT; $| = 1;
 
 my $t = Test::Nginx->new()->has(qw/http proxy rewrite map auth_request/)
-	->plan(37);
+	->plan(39);
 
 my $dead = join "\n", ('server 127.0.0.1:8089 max_fails=0;') x 70;
 
@@ -131,6 +131,19 @@ http {
             proxy_pass http://gone/gone;
         }
 
+        # no address of this machine, so not even an attempt to connect
+
+        location = /none_such {
+            proxy_pass http://u;
+            proxy_bind 192.0.2.1;
+        }
+
+        location = /none_such_first {
+            proxy_pass http://u;
+            proxy_bind 192.0.2.1;
+            error_page 500 = /u/;
+        }
+
         location ~ ^/(?<name>\\w+)/ {
             proxy_pass http://\$name;
         }
@@ -206,6 +219,12 @@ logged('/redirect/?to=/status/', 'r',
 logged('/redirect/?to=/unknown/', 'r',
 	"[$other : ] [HIT : ] [redirect] [saved] other", '/unknown/');
 
+# a server that nginx could not even try, as in $upstream_addr
+
+logged('/none_such', 'n', '[] [] [n] [failed] other');
+logged('/none_such_first', 'n', "[ : $alive] [ : MISS] [n] [saved] other",
+	'/u/');
+
 # a subrequest has its own
 
 logged('/auth/', 's', "[$alive] [MISS] [s] [saved] other");
@@ -239,6 +258,13 @@ logged('/empty/', 'a', "[$alive] [MISS] [] [saved] other");
 logged('/none/', 'a', "[$alive] [-] [-] [-] other");
 logged('/status/', 'a', '[-] [-] [-] [-] other');
 logged('/strict/', 'a.long.host.name', "[$alive] [MISS] [-] [keylen] other");
+
+# nginx says that it could not bind, and nothing else is wrong
+
+$t->stop();
+my $log = $t->read_file('error.log');
+$log =~ s/^.*\[crit\].* bind\(192\.0\.2\.1\) failed .*\n//mg;
+$t->write_file('error.log', $log);
 
 ###############################################################################
 
