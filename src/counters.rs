@@ -179,7 +179,7 @@ impl Block {
     /// Makes a process the one that writes to this block. The one before has ended, or is the same.
     pub fn claim(&self, process: Pid) {
         if self.owner.load(Relaxed) != process {
-            self.lost.store(self.lost.load(Relaxed).wrapping_add(self.idle()), Relaxed);
+            self.lost.store(self.lost.load(Relaxed).wrapping_add(self.read().idle), Relaxed);
             self.slices.store(0, Relaxed);
             self.owner.store(process, Relaxed);
         }
@@ -225,13 +225,23 @@ impl Block {
         }
     }
 
-    /// The idle connections. The end of a connection is read before its beginning, so that it is
-    /// not below zero while the owner counts.
-    fn idle(&self) -> u64 {
-        let closed = self.closed.iter().fold(0_u64, |sum, n| sum.wrapping_add(n.load(Relaxed)));
-        let gone =
-            closed.wrapping_add(self.hits.load(Relaxed)).wrapping_add(self.lost.load(Relaxed));
-        self.saved.load(Relaxed).saturating_sub(gone)
+    /// What was counted, each number read once, so that they agree: `idle` is what was saved and
+    /// has not left. The end of a connection is read before its beginning, so that it is not below
+    /// zero while the owner counts.
+    fn read(&self) -> Counts {
+        let read = |counter: &AtomicU64| counter.load(Relaxed);
+        let mut counts = Counts {
+            refused: self.refused.each_ref().map(read),
+            closed: self.closed.each_ref().map(read),
+            ..Counts::default()
+        };
+        counts.close(read(&self.lost));
+        counts.hits = read(&self.hits);
+        counts.saved = read(&self.saved);
+        counts.misses = read(&self.misses);
+        let gone = counts.closed.iter().fold(counts.hits, |sum, &n| sum.wrapping_add(n));
+        counts.idle = counts.saved.saturating_sub(gone);
+        counts
     }
 }
 
@@ -272,27 +282,26 @@ impl Counts {
     }
 
     fn add(&mut self, block: &Block, lives: impl Fn(Pid) -> bool) {
-        let idle = block.idle();
+        let counts = block.read();
         let owner = block.owner.load(Relaxed);
-        let mut lost = block.lost.load(Relaxed);
         if owner != 0 && lives(owner) {
             self.workers = self.workers.wrapping_add(1);
-            self.idle = self.idle.wrapping_add(idle);
+            self.idle = self.idle.wrapping_add(counts.idle);
             self.slices = self.slices.wrapping_add(block.slices.load(Relaxed).into());
         } else {
             // So that the number is not taken for that of another process one day.
             let _ = block.owner.compare_exchange(owner, 0, Relaxed, Relaxed);
-            lost = lost.wrapping_add(idle);
+            self.close(counts.idle);
         }
-        for (sum, counter) in [
-            (&mut self.hits, &block.hits),
-            (&mut self.misses, &block.misses),
-            (&mut self.saved, &block.saved),
-        ] {
-            *sum = sum.wrapping_add(counter.load(Relaxed));
-        }
-        add_all(&mut self.closed, &block.closed);
-        add_all(&mut self.refused, &block.refused);
+        self.hits = self.hits.wrapping_add(counts.hits);
+        self.misses = self.misses.wrapping_add(counts.misses);
+        self.saved = self.saved.wrapping_add(counts.saved);
+        add_all(&mut self.closed, &counts.closed);
+        add_all(&mut self.refused, &counts.refused);
+    }
+
+    /// So many idle connections were closed by the system, when their worker had ended.
+    fn close(&mut self, lost: u64) {
         if let Some(shutdown) = self.closed.get_mut(Closed::Shutdown as usize) {
             *shutdown = shutdown.wrapping_add(lost);
         }
@@ -314,9 +323,9 @@ impl Counts {
     }
 }
 
-fn add_all<const N: usize>(sums: &mut [u64; N], counters: &[AtomicU64; N]) {
-    for (sum, counter) in sums.iter_mut().zip(counters) {
-        *sum = sum.wrapping_add(counter.load(Relaxed));
+fn add_all<const N: usize>(sums: &mut [u64; N], counts: &[u64; N]) {
+    for (sum, count) in sums.iter_mut().zip(counts) {
+        *sum = sum.wrapping_add(*count);
     }
 }
 
@@ -360,6 +369,28 @@ mod tests {
         let counts = Counts::sum([&block], |pid| pid == 7);
         assert_eq!((counts.workers, counts.idle, counts.slices), (1, 3, 2));
         assert_eq!((counts.requests(), counts.hits, counts.misses, counts.saved), (6, 1, 5, 5));
+    }
+
+    #[test]
+    fn numbers_agree_while_the_owner_counts() {
+        let block = Block::new();
+        block.claim(7);
+        std::thread::scope(|scope| {
+            let owner = scope.spawn(|| {
+                for _ in 0..200_000 {
+                    block.miss();
+                    block.saved();
+                    block.hit();
+                    block.saved();
+                    block.closed(Closed::Timeout);
+                }
+            });
+            while !owner.is_finished() {
+                let counts = Counts::sum([&block], |_| true);
+                let closed: u64 = counts.closed().map(|(_, n)| n).sum();
+                assert_eq!(counts.saved.wrapping_sub(closed + counts.hits), counts.idle);
+            }
+        });
     }
 
     #[test]
