@@ -147,8 +147,9 @@ pub unsafe fn traces<'a>(r: *mut ngx_http_request_t) -> impl Iterator<Item = &'a
     }
 }
 
-/// What tells a trace from other cleanups.
-const HANDLER: unsafe extern "C" fn(*mut c_void) = handler;
+/// What tells a trace from other cleanups. The address of a function need not be the same wherever
+/// it is named; what is in a static is.
+static HANDLER: unsafe extern "C" fn(*mut c_void) = handler;
 
 /// # Safety
 ///
