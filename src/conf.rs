@@ -239,7 +239,7 @@ static MODULE_CTX: ngx_http_module_t = ngx_http_module_t {
     create_srv_conf: Some(Module::create_srv_conf),
     merge_srv_conf: None,
     create_loc_conf: Some(Module::create_loc_conf),
-    merge_loc_conf: None,
+    merge_loc_conf: Some(Module::merge_loc_conf),
 };
 
 static mut COMMANDS: [ngx_command_t; 7] = [

@@ -14,8 +14,8 @@ use nginx_sys::{
 };
 use ngx::core::{NGX_CONF_ERROR, NGX_CONF_OK, NgxStr, Pool};
 use ngx::http::{
-    HttpModule, HttpModuleConfExt, HttpModuleLocationConf, HttpModuleMainConf, NgxHttpCoreModule,
-    NgxHttpUpstreamModule,
+    HttpModule, HttpModuleConfExt, HttpModuleLocationConf, HttpModuleMainConf, Merge,
+    MergeConfigError, NgxHttpCoreModule, NgxHttpUpstreamModule,
 };
 use ngx::{ngx_log_error, ngx_string};
 
@@ -40,6 +40,14 @@ pub mod report;
 #[derive(Debug, Default)]
 pub struct LocationConf {
     status: Option<StatusParams>,
+}
+
+impl Merge for LocationConf {
+    /// The handler stays the same inside of an `if`, where the configuration is another one.
+    fn merge(&mut self, outer: &Self) -> Result<(), MergeConfigError> {
+        self.status = self.status.or(outer.status);
+        Ok(())
+    }
 }
 
 /// The directive.
@@ -201,9 +209,7 @@ unsafe fn send(r: *mut ngx_http_request_t, format: Format, body: &[u8]) -> ngx_i
     unsafe {
         let mut text: ngx_http_complex_value_t = mem::zeroed();
         text.value = nginx::as_ngx_str(body);
-        if format != Format::Json {
-            (*r).headers_out.charset = ngx_string!("utf-8");
-        }
+        (*r).headers_out.charset = nginx::as_ngx_str(format.charset().as_bytes());
         ngx_http_send_response(r, NGX_HTTP_OK as ngx_uint_t, &raw mut content_type, &raw mut text)
     }
 }

@@ -26,7 +26,7 @@ use Test::Status;
 select STDERR; $| = 1;
 select STDOUT; $| = 1;
 
-my $t = Test::Nginx->new()->has(qw/http proxy rewrite/)->plan(66);
+my $t = Test::Nginx->new()->has(qw/http proxy rewrite gzip/)->plan(71);
 
 $t->write_file_expand('nginx.conf', <<'EOF');
 
@@ -104,6 +104,24 @@ name' {
             keepalive_status html slices;
         }
 
+        # it is the same location
+
+        location = /if {
+            keepalive_status html slices;
+
+            if ($arg_if) {
+                set $seen 1;
+            }
+        }
+
+        location = /gzip {
+            keepalive_status;
+            gzip on;
+            gzip_http_version 1.0;
+            gzip_min_length 1;
+            gzip_types application/json text/plain;
+        }
+
         # what is inside of it is no status
 
         location /outer {
@@ -125,7 +143,7 @@ $t->run();
 
 my %types = (
 	json => 'application/json',
-	prometheus => 'text/plain; version=0.0.4; charset=utf-8',
+	prometheus => 'text/plain; charset=utf-8; version=0.0.4',
 	html => 'text/html; charset=utf-8',
 );
 
@@ -169,6 +187,12 @@ like(http(request('GET', '/status', 'a', "Content-Length: 1\n") . 'x'),
 like(http_get('/outer'), qr/"upstreams"/, 'location');
 like(http_get('/outer/inner'), qr/^inner$/m, 'location inside of it');
 
+for my $format (sort keys %types) {
+	my $r = http(request('GET', "/gzip?format=$format", 'a',
+		"Accept-Encoding: gzip\n"));
+	like($r, qr/^Content-Encoding: gzip\r?$/m, "$format compressed");
+}
+
 # before anything happened
 
 my $upstreams = json()->{upstreams};
@@ -206,6 +230,9 @@ my $page = status('/html/slices');
 like($page, qr!>/u/2</td><td>2</td><td>2</td>.*>/u/3</td>.*>/u/1</td>!s,
 	'slices in the page');
 like($page, qr/u: busiest slices of worker process \d+/, 'of which worker');
+
+like(status('/if'), qr/u: busiest slices/, 'if');
+like(status('/if?if=1'), qr/u: busiest slices/, 'inside of if');
 
 my ($u) = grep { $_->[0] eq 'u' } html($page);
 like($u->[1], qr/width:50\.0%.*>50\.0 %</, 'share');

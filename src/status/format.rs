@@ -57,12 +57,22 @@ impl Format {
         found.map(|(_, format)| format)
     }
 
-    /// The `Content-Type`, without its `charset`.
+    /// The `Content-Type`, without parameters.
     pub fn content_type(self) -> &'static str {
         match self {
             Format::Json => "application/json",
-            Format::Prometheus => "text/plain; version=0.0.4",
+            Format::Prometheus => "text/plain",
             Format::Html => "text/html",
+        }
+    }
+
+    /// The `charset` of the `Content-Type`, if it has one, and what nginx is to add behind it:
+    /// `gzip_types` and the like only know types without parameters.
+    pub fn charset(self) -> &'static str {
+        match self {
+            Format::Json => "",
+            Format::Prometheus => "utf-8; version=0.0.4",
+            Format::Html => "utf-8",
         }
     }
 }
