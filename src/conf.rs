@@ -275,6 +275,7 @@ pub static mut ngx_http_upstream_sliced_keepalive_module: ngx_module_t = ngx_mod
     commands: (&raw mut COMMANDS).cast(),
     type_: NGX_HTTP_MODULE as ngx_uint_t,
     init_process: Some(zone::init_process),
+    exit_process: Some(zone::exit_process),
     ..ngx_module_t::default()
 };
 

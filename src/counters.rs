@@ -185,6 +185,12 @@ impl Block {
         }
     }
 
+    /// The process that writes to this block, if it is this one, is about to end. What it still does
+    /// is counted.
+    pub fn release(&self, process: Pid) {
+        let _ = self.owner.compare_exchange(process, 0, Relaxed, Relaxed);
+    }
+
     /// A request uses an idle connection.
     #[inline(always)]
     pub fn hit(&self) {
@@ -434,6 +440,20 @@ mod tests {
         let counts = Counts::sum([&block], |pid| pid == 8);
         assert_eq!((counts.workers, counts.idle, counts.slices), (1, 1, 1));
         assert_eq!((counts.saved, closed(&counts, Closed::Shutdown)), (4, 3));
+    }
+
+    #[test]
+    fn a_worker_that_ends_is_none() {
+        let block = Block::new();
+        block.claim(7);
+        block.saved();
+        block.release(8);
+        assert_eq!(Counts::sum([&block], |_| true).workers, 1);
+        block.release(7);
+        let counts = Counts::sum([&block], |_| true);
+        assert_eq!((counts.workers, counts.idle, closed(&counts, Closed::Shutdown)), (0, 0, 1));
+        block.closed(Closed::Shutdown);
+        assert_eq!(closed(&Counts::sum([&block], |_| true), Closed::Shutdown), 1);
     }
 
     #[test]

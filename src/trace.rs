@@ -58,7 +58,7 @@ impl Trace {
     ///
     /// # Safety
     ///
-    /// `trace` and its request are valid, and it is the last cleanup that was made.
+    /// `trace` and its request are valid, and no cleanup was added to the pool since [`Trace::new`].
     pub unsafe fn link(trace: *mut Trace) {
         // SAFETY: as promised; the pool goes with the memory of the trace.
         unsafe { (*(*(*trace).request()).pool).cleanup = &raw mut (*trace).cleanup };

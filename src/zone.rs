@@ -16,7 +16,7 @@ use nginx_sys::{
 use ngx::core::{Pool, Status};
 use ngx::http::{HttpModuleMainConf, NgxHttpUpstreamModule};
 
-use crate::conf::{self, Module};
+use crate::conf::{self, Module, ServerConf};
 use crate::counters::{Block, Pid};
 use crate::nginx;
 
@@ -179,22 +179,43 @@ unsafe extern "C" fn init_zone(zone: *mut ngx_shm_zone_t, old: *mut c_void) -> n
 ///
 /// # Safety
 ///
-/// nginx calls it in each worker and helper with its configuration.
+/// nginx calls it in each worker with its configuration.
 pub unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int_t {
-    // SAFETY: nginx passes a valid cycle; there may be no `http` block in it. It sets the kind of the
-    // process before.
+    // SAFETY: nginx passes a valid cycle, and sets the kind of the process before.
     unsafe {
         // The cache manager and the cache loader serve no requests.
-        if ngx_process == NGX_PROCESS_HELPER as ngx_uint_t {
-            return nginx::OK;
-        }
-        if let Some(upstreams) = NgxHttpUpstreamModule::main_conf(&*cycle) {
-            for &upstream in conf::upstreams_of(upstreams) {
-                if let Some(conf) = Module::server_conf_of(&*upstream) {
-                    (*conf.as_ptr()).counters.claim();
-                }
+        if ngx_process != NGX_PROCESS_HELPER as ngx_uint_t {
+            for conf in configurations(cycle) {
+                (*conf.as_ptr()).counters.claim();
             }
         }
-        nginx::OK
+    }
+    nginx::OK
+}
+
+/// The `exit_process` handler of the module: another process may get the worker's number.
+///
+/// # Safety
+///
+/// nginx calls it in each worker with its configuration.
+pub unsafe extern "C" fn exit_process(cycle: *mut ngx_cycle_t) {
+    // SAFETY: nginx passes a valid cycle.
+    unsafe {
+        for conf in configurations(cycle) {
+            (*conf.as_ptr()).counters().release(ngx_pid as Pid);
+        }
+    }
+}
+
+/// The configurations of all upstreams; there may be no `http` block.
+///
+/// # Safety
+///
+/// The cycle is valid.
+unsafe fn configurations(cycle: *mut ngx_cycle_t) -> impl Iterator<Item = NonNull<ServerConf>> {
+    // SAFETY: as promised; the array holds pointers to upstreams.
+    unsafe {
+        let upstreams = NgxHttpUpstreamModule::main_conf(&*cycle).map(conf::upstreams_of);
+        upstreams.into_iter().flatten().filter_map(|&upstream| Module::server_conf_of(&*upstream))
     }
 }

@@ -24,7 +24,7 @@ use Test::Status;
 select STDERR; $| = 1;
 select STDOUT; $| = 1;
 
-my $t = Test::Nginx->new()->has(qw/http proxy cache/)->plan(32);
+my $t = Test::Nginx->new()->has(qw/http proxy cache/)->plan(33);
 
 $t->write_file_expand('nginx.conf', <<'EOF');
 
@@ -85,7 +85,7 @@ EOF
 start_backend($t, 8081);
 $t->run();
 
-wait_for(sub { json()->{upstreams}{u}{workers} == 2 });
+ok(wait_for(sub { json()->{upstreams}{u}{workers} == 2 }), 'workers');
 changes();
 
 ###############################################################################
