@@ -41,14 +41,16 @@ pub fn memory(process: u32) -> Option<u64> {
 /// The connections that each of these processes has open, also those that the other side has closed.
 pub fn sockets(processes: &[u32]) -> HashMap<u32, Vec<Socket>> {
     // What a process opens after this is not seen; what it closes is not in the table.
-    let owned: Vec<_> = processes.iter().map(|&process| (process, inodes(process))).collect();
+    let mut owned: Vec<_> = processes.iter().map(|&process| (process, inodes(process))).collect();
     let mut sockets: HashMap<u32, Vec<Socket>> =
         processes.iter().map(|&process| (process, vec![])).collect();
     let table = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
     for line in table.lines().skip(1) {
         let Some((inode, socket)) = connection(line) else { continue };
-        let owner = owned.iter().find(|(_, inodes)| inodes.contains(&inode));
-        if let Some(list) = owner.and_then(|(process, _)| sockets.get_mut(process)) {
+        // The table changes while it is read, and may name a socket again.
+        let owner =
+            owned.iter_mut().find_map(|(process, inodes)| inodes.remove(&inode).then_some(process));
+        if let Some(list) = owner.and_then(|process| sockets.get_mut(process)) {
             list.push(socket);
         }
     }
