@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::Result;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::net::{TcpListener, TcpStream};
@@ -39,6 +40,25 @@ pub struct Context {
     pub report: Report,
     /// The identities of the connections that have one, by the server's and nginx's address.
     pub connections: Mutex<HashMap<(SocketAddr, SocketAddr), Identity>>,
+    behaved: AtomicBool,
+}
+
+impl Context {
+    /// Nothing has happened yet.
+    pub fn new() -> Self {
+        let (ledger, report) = (Ledger::new(), Report::default());
+        Context { ledger, report, connections: Mutex::default(), behaved: AtomicBool::new(false) }
+    }
+
+    /// Whether backends are to do nothing wrong for now.
+    pub fn behave(&self, behaved: bool) {
+        self.behaved.store(behaved, Ordering::SeqCst);
+    }
+
+    /// Whether backends may do something wrong.
+    pub fn may_spoil(&self) -> bool {
+        !self.behaved.load(Ordering::SeqCst)
+    }
 }
 
 /// One server of an upstream.
@@ -54,6 +74,7 @@ pub struct Server {
 pub async fn serve(context: Arc<Context>, server: Server, listener: TcpListener, tls: TlsAcceptor) {
     loop {
         let Ok((stream, peer)) = listener.accept().await else { continue };
+        context.report.accepted[server.upstream].add();
         let (context, tls) = (context.clone(), tls.clone());
         tokio::spawn(async move {
             // nginx may close a connection at any time, as the backend may.
@@ -72,7 +93,7 @@ async fn accept(
     tls: TlsAcceptor,
 ) -> Result<()> {
     stream.set_nodelay(true)?;
-    if IdleFault::at_accept(&mut rand::rng()) {
+    if context.may_spoil() && IdleFault::at_accept(&mut rand::rng()) {
         context.report.faults.add();
         context.ledger.idle_fault(server.address, None, IdleFault::Accept);
         return Ok(());

@@ -87,7 +87,7 @@ impl<'a, S: Stream> Connection<'a, S> {
         let mut request = self.request().await?;
         loop {
             self.check(&request);
-            let fault = Fault::pick(&mut self.rng);
+            let fault = Fault::pick(&mut self.rng).filter(|_| self.context.may_spoil());
             if !self.answer(&request, fault).await? {
                 return Ok(());
             }
@@ -117,7 +117,8 @@ impl<'a, S: Stream> Connection<'a, S> {
     /// Waits for another request; spoils the connection meanwhile, if it is to be. `last` is the
     /// number of the request before.
     async fn next_request(&mut self, last: u64) -> Result<Option<Request>> {
-        if let Some((fault, after)) = IdleFault::pick(&mut self.rng) {
+        let fault = IdleFault::pick(&mut self.rng).filter(|_| self.context.may_spoil());
+        if let Some((fault, after)) = fault {
             if let Ok(request) = timeout(after, self.request()).await {
                 return request.map(Some);
             }
@@ -173,7 +174,7 @@ impl<'a, S: Stream> Connection<'a, S> {
                 self.first = Some(request.identity.clone());
             }
             Some(first) => {
-                report.reused.add();
+                report.reused[self.server.upstream].add();
                 if *first != request.identity {
                     report.violation(|| format!("{:?} after {first:?}", request.identity));
                 } else if request.refused {

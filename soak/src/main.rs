@@ -19,9 +19,14 @@
 //! | `ledger`     | what happened, and what it explains                     |
 //! | `storm`      | reloads, kills, shortages, pauses                       |
 //! | `checks`     | sockets, memory and logs, looked at from outside        |
+//! | `accounts`   | the module's counters, beside what is known elsewhere   |
+//! | `status`     | what `keepalive_status` says                            |
+//! | `access`     | what nginx's access log says                            |
 //! | `process`    | `/proc`                                                 |
 //! | `report`     | the figures                                             |
 
+mod access;
+mod accounts;
 mod answer;
 mod backend;
 mod checks;
@@ -33,6 +38,7 @@ mod load;
 mod nginx;
 mod process;
 mod report;
+mod status;
 mod storm;
 mod upstreams;
 mod wire;
@@ -41,7 +47,7 @@ use std::io::{Error, Result};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
@@ -53,7 +59,7 @@ use tokio_rustls::rustls::ServerConfig;
 
 use crate::backend::{Context, Server};
 use crate::checks::Logs;
-use crate::ledger::{Case, Ledger};
+use crate::ledger::Case;
 use crate::load::{CLIENTS, Client, Gate};
 use crate::nginx::{Nginx, Paths};
 use crate::report::Report;
@@ -92,8 +98,7 @@ async fn main() -> ExitCode {
         eprintln!("usage: soak NGINX MODULE DIR PORT SECONDS");
         return ExitCode::from(2);
     };
-    let (ledger, report) = (Ledger::new(), Report::default());
-    let context = Arc::new(Context { ledger, report, connections: Mutex::default() });
+    let context = Arc::new(Context::new());
     if let Err(error) = soak(&context, arguments).await {
         context.report.failed(&error.to_string());
     }
@@ -140,7 +145,7 @@ async fn soak(context: &Arc<Context>, arguments: Arguments) -> Result<()> {
 
 /// A soak that did nothing shows nothing.
 fn check_use(report: &Report) -> Result<()> {
-    let counters = [&report.requests, &report.reused, &report.faults, &report.reloads];
+    let counters = [&report.requests, &report.hits, &report.idle, &report.faults, &report.reloads];
     if counters.iter().any(|counter| counter.get() == 0) {
         return Err(Error::other("nothing was shown"));
     }

@@ -13,10 +13,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::access::{ATTEMPTS, LOG};
 use crate::backend::Server;
 use crate::ledger::Ledger;
 use crate::load::CLIENTS;
 use crate::process;
+use crate::status;
 use crate::upstreams::{LOCATIONS, MAPS, UPSTREAMS};
 
 /// How many workers there are.
@@ -42,10 +44,21 @@ pub struct Paths {
     pub dir: PathBuf,
 }
 
+/// A worker that was killed.
+pub struct Killed {
+    /// Its process.
+    pub worker: u32,
+    /// The connections that clients had with it.
+    pub clients: usize,
+    /// The connections to each upstream that it had in use.
+    pub in_use: Vec<i64>,
+}
+
 /// A running nginx.
 pub struct Nginx {
     paths: Paths,
-    listen: SocketAddr,
+    /// Where it listens.
+    pub listen: SocketAddr,
     servers: Vec<Server>,
     master: Child,
     /// Its process.
@@ -102,19 +115,26 @@ impl Nginx {
         Ok(())
     }
 
-    /// Kills a worker, and waits for the next one; answers with the worker. What connections it
-    /// has is known exactly, since it is stopped before.
-    pub async fn kill(&self, ledger: &Ledger, which: usize) -> Result<u32> {
+    /// Kills a worker, and waits for the next one. What connections it has is known exactly, since
+    /// it is stopped before. Those that were idle must be counted as closed then.
+    pub async fn kill(&self, ledger: &Ledger, which: usize) -> Result<Killed> {
         let worker = self.stop(ledger, which).await?;
         let sockets = process::sockets(&[worker]).remove(&worker).unwrap_or_default();
-        let clients = sockets.iter().filter(|socket| socket.local == self.listen);
-        let clients: HashSet<u16> = clients.map(|socket| socket.remote.port()).collect();
-        ledger.kill(clients);
+        let before = status::read(self.listen).await?;
+        let ports = sockets.iter().filter(|socket| socket.local == self.listen);
+        let ports: HashSet<u16> = ports.map(|socket| socket.remote.port()).collect();
+        let clients = ports.len();
+        ledger.kill(ports);
         signal(worker, Signal::KILL)?;
         ledger.freeze(false);
         let replaced = |workers: Vec<u32>| workers.len() == WORKERS && !workers.contains(&worker);
         self.wait_for(|nginx| replaced(nginx.workers())).await?;
-        Ok(worker)
+
+        let after = status::read(self.listen).await?;
+        let idle = before.iter().zip(&after).map(|(before, after)| after.shut() - before.shut());
+        let open = process::to_upstreams(&sockets).into_iter().zip(idle);
+        let in_use = open.map(|(open, idle)| open as i64 - idle).collect();
+        Ok(Killed { worker, clients, in_use })
     }
 
     /// Lets a worker miss some time, as if its clock had jumped.
@@ -195,7 +215,8 @@ events {{
 }}
 
 http {{
-    access_log off;
+    log_format attempts '{ATTEMPTS}';
+    access_log {LOG} attempts;
     proxy_http_version 1.1;
     proxy_read_timeout 2s;
     proxy_ssl_server_name on;
@@ -206,6 +227,15 @@ http {{
     );
     upstreams(&mut text, servers);
     let _ = write!(text, "\n    server {{\n        listen {listen} backlog=4096;\n");
+    let _ = writeln!(
+        text,
+        "
+        location = {path} {{
+            keepalive_status json;
+            access_log off;
+        }}",
+        path = status::PATH,
+    );
     locations(&mut text);
     text + "    }\n}\n"
 }

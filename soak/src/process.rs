@@ -4,6 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
+use crate::upstreams::{UPSTREAMS, upstream_of};
+
 /// An open connection, from a process's side.
 pub struct Socket {
     /// The process's address.
@@ -55,6 +57,15 @@ pub fn sockets(processes: &[u32]) -> HashMap<u32, Vec<Socket>> {
         }
     }
     sockets
+}
+
+/// How many of the connections are to which upstream.
+pub fn to_upstreams<'a>(sockets: impl IntoIterator<Item = &'a Socket>) -> Vec<u64> {
+    let mut counts = vec![0; UPSTREAMS.len()];
+    for index in sockets.into_iter().filter_map(|socket| upstream_of(socket.remote)) {
+        counts[index] += 1;
+    }
+    counts
 }
 
 fn inodes(process: u32) -> HashSet<u64> {

@@ -4,6 +4,8 @@ use std::collections::HashSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::upstreams::UPSTREAMS;
+
 /// How many broken promises are described; all are counted.
 const DESCRIBED: u64 = 30;
 
@@ -12,8 +14,16 @@ const DESCRIBED: u64 = 30;
 pub struct Report {
     /// Requests that clients have sent.
     pub requests: Counter,
-    /// Requests that backends got on a connection that had carried one before.
-    pub reused: Counter,
+    /// Connections that the backends of each upstream have accepted.
+    pub accepted: [Counter; UPSTREAMS.len()],
+    /// Requests that they got on a connection that had carried one before.
+    pub reused: [Counter; UPSTREAMS.len()],
+    /// What the module has counted when it was checked last: requests that used an idle connection.
+    pub hits: Counter,
+    /// Those that found none.
+    pub misses: Counter,
+    /// Idle connections.
+    pub idle: Counter,
     /// Faults of the backends.
     pub faults: Counter,
     /// Requests that clients gave up on purpose.
@@ -45,6 +55,11 @@ impl Counter {
     /// One more, which is the answer.
     pub fn add(&self) -> u64 {
         self.0.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// So many.
+    pub fn set(&self, number: u64) {
+        self.0.store(number, Ordering::Relaxed);
     }
 
     /// How many.
@@ -101,15 +116,18 @@ impl Report {
         let keys = self.keys.lock().expect("nobody panics with the lock").len() as u64;
         format!(
             "requests={} reused={} keys={} faults={} reloads={} kills={} violations={} \
-             unexplained={}",
+             unexplained={} hits={} misses={} idle={}",
             self.requests.get(),
-            self.reused.get(),
+            self.reused.iter().map(Counter::get).sum::<u64>(),
             keys + self.single_keys.get(),
             self.faults.get(),
             self.reloads.get(),
             self.kills.get(),
             self.violations.get(),
             self.unexplained.get(),
+            self.hits.get(),
+            self.misses.get(),
+            self.idle.get(),
         )
     }
 }

@@ -8,10 +8,12 @@ use std::time::Duration;
 use rand::Rng;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::accounts::{self, Accounts};
 use crate::backend::Context;
 use crate::checks::{self, Logs, Memory};
 use crate::load::Gate;
 use crate::nginx::Nginx;
+use crate::report::Report;
 
 /// The time from one reload to the next.
 const CYCLE: Duration = Duration::from_secs(2);
@@ -22,6 +24,14 @@ const CALM: (u64, u64) = (240, 600);
 
 /// The longest that requests may take to come to an end.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Cycles between two pauses. Every other time no worker is killed, so that what the module counts
+/// must be exact.
+const PERIOD: u64 = 8;
+
+/// How long backends do nothing wrong before a pause: nginx then has no answer to wait for, and
+/// holds idle connections in it.
+const BEHAVED: Duration = Duration::from_secs(2);
 
 /// How long it may take after the last answer until all workers have parked their connections.
 const SETTLED: Duration = Duration::from_millis(300);
@@ -34,6 +44,7 @@ pub struct Storm {
     context: Arc<Context>,
     gate: Arc<Gate>,
     logs: Logs,
+    accounts: Accounts,
     memory: Memory,
     begin: Instant,
     cycle: u64,
@@ -43,8 +54,9 @@ pub struct Storm {
 impl Storm {
     /// Nothing has happened yet.
     pub fn new(context: Arc<Context>, gate: Arc<Gate>, dir: &Path) -> Self {
-        let (logs, memory) = (Logs::new(dir), Memory::new());
-        Storm { context, gate, logs, memory, begin: Instant::now(), cycle: 0, few: false }
+        let (logs, memory, accounts) = (Logs::new(dir), Memory::new(), Accounts::new(dir));
+        let begin = Instant::now();
+        Storm { context, gate, logs, accounts, memory, begin, cycle: 0, few: false }
     }
 
     /// Goes on for so long.
@@ -58,7 +70,7 @@ impl Storm {
                 self.trouble(nginx).await?;
             }
             sleep_until(next.min(end)).await;
-            if self.cycle % 8 == 7 {
+            if self.cycle % PERIOD == PERIOD - 1 {
                 self.pause(nginx).await?;
                 self.gate.open();
             }
@@ -99,23 +111,22 @@ impl Storm {
             (rng.random_range(100..900), rng.random_range(100..700), rng.random_range(0..2))
         };
         sleep(Duration::from_millis(pause)).await;
-        match self.cycle % 3 {
-            1 => {
-                let worker = nginx.kill(ledger, which).await?;
-                self.logs.expect_killed(worker);
-                report.kills.add();
-            }
-            2 => {
-                nginx.freeze(ledger, which, Duration::from_millis(time)).await?;
-                report.freezes.add();
-            }
-            _ => {}
+        if self.cycle / PERIOD % 2 == 0 && self.cycle % 2 == 1 {
+            let killed = nginx.kill(ledger, which).await?;
+            self.logs.expect_killed(killed.worker);
+            self.accounts.expect_lost(&killed);
+            report.kills.add();
+        } else if self.cycle % 3 == 2 {
+            nginx.freeze(ledger, which, Duration::from_millis(time)).await?;
+            report.freezes.add();
         }
         Ok(())
     }
 
-    /// Waits until no request is under way, and checks the limits.
+    /// Waits until no request is under way, and checks the limits and the counters.
     async fn pause(&mut self, nginx: &Nginx) -> Result<()> {
+        self.context.behave(true);
+        sleep(BEHAVED).await;
         self.gate.close();
         let end = Instant::now() + PATIENCE;
         while !self.gate.is_quiet() {
@@ -126,6 +137,12 @@ impl Storm {
         }
         sleep(SETTLED).await;
         checks::limits(&self.context, nginx);
+        let counts = self.accounts.check(&self.context.report, nginx).await?;
+        let Report { hits, misses, idle, .. } = &self.context.report;
+        hits.set(counts.iter().map(|counts| counts.hits).sum());
+        misses.set(counts.iter().map(|counts| counts.misses).sum());
+        idle.set(counts.iter().map(|counts| counts.idle).sum());
+        self.context.behave(false);
         Ok(())
     }
 
@@ -137,6 +154,12 @@ impl Storm {
         if left != 0 {
             let report = &self.context.report;
             report.violation(|| format!("{left} connections to backends are left"));
+        }
+        let counts = self.accounts.check(&self.context.report, nginx).await?;
+        if self.cycle < PERIOD {
+            eprintln!("soak: too short to judge what is counted by reason");
+        } else {
+            accounts::reasons(&self.context.report, &counts);
         }
         let status = nginx.quit().await?;
         if !status.success() {

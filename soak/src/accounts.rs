@@ -1,0 +1,251 @@
+//! The module's counters, beside what is known elsewhere: nginx's access log has each attempt, the
+//! system each socket of the workers, and the backends each connection and each reuse.
+//!
+//! Everything is compared while no request is under way, when it must be equal. Only a killed
+//! worker leaves requests behind that it had counted, but neither logged nor ended.
+
+use std::collections::BTreeMap;
+use std::fmt::{Display, Formatter};
+use std::io::Result;
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::access::{AccessLog, Logged};
+use crate::nginx::{Killed, Nginx};
+use crate::process;
+use crate::report::Report;
+use crate::status::{self, Counts};
+use crate::upstreams::UPSTREAMS;
+
+/// How often it is looked until everything is equal, and the time from one look to the next: a
+/// worker may not get to run for a while. All together are shorter than connections are idle.
+const LOOKS: usize = 10;
+const MEANWHILE: Duration = Duration::from_millis(50);
+
+/// How many attempts the requests have that a killed worker leaves behind, on the average: hardly
+/// any of them is not at its first one.
+const ATTEMPTS: i64 = 2;
+
+/// The reasons for which the soak has idle connections closed.
+const CLOSED: [&str; 8] = [
+    "timeout",
+    "hint",
+    "peer",
+    "connections",
+    "slice_conn",
+    "slice_poolsize",
+    "worker_connections",
+    "shutdown",
+];
+
+/// The reasons for which the soak has connections not kept.
+const REFUSED: [&str; 5] = ["limit", "closed", "failed", "keylen", "exiting"];
+
+/// What the module has counted, less what is known elsewhere.
+#[derive(Clone, Eq, Ord, PartialEq, PartialOrd)]
+enum Difference {
+    Logged(String),
+    Connected,
+    Ended,
+}
+
+/// Those of an upstream.
+type Differences = BTreeMap<Difference, i64>;
+
+impl Display for Difference {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Difference::Logged(what) => write!(f, "{what} - those in the log"),
+            Difference::Connected => write!(f, "misses - connections of the backends"),
+            Difference::Ended => write!(f, "requests - saved - refused - in use when killed"),
+        }
+    }
+}
+
+/// What killed workers have left behind.
+#[derive(Default)]
+struct Lost {
+    workers: i64,
+    /// The connections that clients had with them.
+    clients: i64,
+}
+
+impl Lost {
+    /// By how much a difference may have changed, in all upstreams together.
+    fn explains(&self, difference: &Difference) -> RangeInclusive<i64> {
+        match difference {
+            // No client has more than one request at a time.
+            Difference::Logged(_) => 0..=self.clients * ATTEMPTS,
+            // A worker does one thing at a time, and was stopped in the middle of it.
+            Difference::Connected => 0..=self.workers,
+            Difference::Ended => -self.workers..=self.workers,
+        }
+    }
+}
+
+/// What is known at one moment, of each upstream.
+struct Look {
+    counts: Vec<Counts>,
+    /// The connections that nginx's processes had after that.
+    open: Vec<u64>,
+    /// What was counted after that.
+    after: Vec<Counts>,
+    differences: Vec<Differences>,
+}
+
+/// Compares the counters with what is known elsewhere.
+pub struct Accounts {
+    log: AccessLog,
+    /// What killed workers had in use, of each upstream.
+    in_use: Vec<i64>,
+    /// As they were when everything was compared last.
+    differences: Vec<Differences>,
+    /// What was lost after that.
+    lost: Lost,
+}
+
+impl Accounts {
+    /// Nothing has been counted.
+    pub fn new(dir: &Path) -> Self {
+        Accounts {
+            log: AccessLog::new(dir),
+            in_use: vec![0; UPSTREAMS.len()],
+            differences: vec![Differences::new(); UPSTREAMS.len()],
+            lost: Lost::default(),
+        }
+    }
+
+    /// A worker has been killed.
+    pub fn expect_lost(&mut self, killed: &Killed) {
+        self.lost.workers += 1;
+        self.lost.clients += killed.clients as i64;
+        for (sum, in_use) in self.in_use.iter_mut().zip(&killed.in_use) {
+            *sum += in_use;
+        }
+    }
+
+    /// Compares everything, while no request is under way; answers with what was counted.
+    pub async fn check(&mut self, report: &Report, nginx: &Nginx) -> Result<Vec<Counts>> {
+        let mut looks = 1;
+        loop {
+            let look = self.look(report, nginx).await?;
+            let wrong = [self.changes(&look), look.idle(), look.reused(report)].concat();
+            if wrong.is_empty() || looks == LOOKS {
+                for wrong in wrong {
+                    report.violation(|| format!("counters: {wrong}"));
+                }
+                self.log.clear()?;
+                (self.differences, self.lost) = (look.differences, Lost::default());
+                return Ok(look.counts);
+            }
+            looks += 1;
+            sleep(MEANWHILE).await;
+        }
+    }
+
+    async fn look(&mut self, report: &Report, nginx: &Nginx) -> Result<Look> {
+        let counts = status::read(nginx.listen).await?;
+        let sockets = process::sockets(&process::children(nginx.pid));
+        let open = process::to_upstreams(sockets.values().flatten());
+        let after = status::read(nginx.listen).await?;
+        self.log.look(report)?;
+        let of = |(index, counts): (usize, &Counts)| {
+            let accepted = report.accepted[index].get();
+            differences(counts, &self.log.logged[index], accepted, self.in_use[index])
+        };
+        let differences = counts.iter().enumerate().map(of).collect();
+        Ok(Look { counts, open, after, differences })
+    }
+
+    /// The differences that have changed by more than is explained.
+    fn changes(&self, look: &Look) -> Vec<String> {
+        let mut wrong = vec![];
+        for what in look.differences[0].keys() {
+            let now = look.differences.iter().map(|differences| differences[what]);
+            let before = self.differences.iter().map(|differences| differences.get(what));
+            let changes = now.zip(before).map(|(now, before)| now - before.unwrap_or(&0));
+            let changes: Vec<i64> = changes.collect();
+            let down: i64 = changes.iter().filter(|change| **change < 0).sum();
+            let up: i64 = changes.iter().filter(|change| **change > 0).sum();
+            let explained = self.lost.explains(what);
+            if !explained.contains(&down) || !explained.contains(&up) {
+                let named = UPSTREAMS.iter().zip(changes).filter(|(_, change)| *change != 0);
+                let named = named.map(|(upstream, change)| format!("{} {change:+}", upstream.name));
+                let named = named.collect::<Vec<_>>().join(", ");
+                wrong.push(format!("{what}: {named}, explained are {explained:?}"));
+            }
+        }
+        wrong
+    }
+}
+
+/// What differs of an upstream.
+fn differences(counts: &Counts, logged: &Logged, accepted: u64, in_use: i64) -> Differences {
+    let Counts { requests, hits, misses, saved, refused, .. } = counts;
+    let less = |counted: &u64, known: u64| *counted as i64 - known as i64;
+    let unconnected = logged.unconnected;
+    let ended = saved + refused.values().sum::<u64>();
+    let mut differences = Differences::from([
+        (Difference::Connected, less(misses, accepted + unconnected)),
+        (Difference::Ended, less(requests, ended) - in_use),
+    ]);
+    let mut log = |what: &str, counted, known| {
+        differences.insert(Difference::Logged(what.to_owned()), less(counted, known));
+    };
+    log("requests", requests, logged.servers + unconnected);
+    log("hits", hits, logged.hits);
+    log("misses", misses, logged.misses + unconnected);
+    log("saved", saved, logged.saved);
+    for (reason, refused) in refused {
+        let known = logged.refused.get(reason).copied().unwrap_or_default();
+        log(&format!("refused ({reason})"), refused, known);
+    }
+    differences
+}
+
+impl Look {
+    /// Where other connections are idle than the workers have open. Some may be closed meanwhile.
+    fn idle(&self) -> Vec<String> {
+        let mut wrong = vec![];
+        let both = self.counts.iter().zip(&self.after);
+        for ((upstream, open), (counts, after)) in UPSTREAMS.iter().zip(&self.open).zip(both) {
+            let (name, idle, left) = (upstream.name, counts.idle, counts.left());
+            if !(after.idle..=idle).contains(open) {
+                wrong.push(format!("{name} has {idle} idle connections, but {open} are open"));
+            }
+            if !(after.left()..=left).contains(&(*open as i64)) {
+                wrong.push(format!("{name} saved - closed - hits = {left}, but {open} are open"));
+            }
+        }
+        wrong
+    }
+
+    /// Where backends have seen more reuse than was counted: what they have not seen was given up.
+    fn reused(&self, report: &Report) -> Vec<String> {
+        let mut wrong = vec![];
+        for ((upstream, counts), reused) in UPSTREAMS.iter().zip(&self.counts).zip(&report.reused) {
+            let (name, hits, reused) = (upstream.name, counts.hits, reused.get());
+            if hits < reused {
+                wrong.push(format!("{name} has {hits} hits, but {reused} were seen"));
+            }
+        }
+        wrong
+    }
+}
+
+/// Whether everything that was provoked was counted.
+pub fn reasons(report: &Report, counts: &[Counts]) {
+    for reason in CLOSED {
+        if counts.iter().all(|counts| counts.closed.get(reason).is_none_or(|n| *n == 0)) {
+            report.violation(|| format!("counters: no connection was closed ({reason})"));
+        }
+    }
+    for reason in REFUSED {
+        if counts.iter().all(|counts| counts.refused.get(reason).is_none_or(|n| *n == 0)) {
+            report.violation(|| format!("counters: no connection was refused ({reason})"));
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What `keepalive_status` says.
+
+use std::collections::BTreeMap;
+use std::io::{Error, Result};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+
+use crate::upstreams::UPSTREAMS;
+use crate::wire::{self, Body, Wire};
+
+/// The path of the location.
+pub const PATH: &str = "/keepalive-status";
+
+/// How long nginx may take to tell it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The time until it is asked again.
+const MEANWHILE: Duration = Duration::from_millis(10);
+
+/// What the module has counted for an upstream.
+#[derive(Deserialize)]
+pub struct Counts {
+    /// Requests that were sent to a server of the upstream.
+    pub requests: u64,
+    /// Those that used an idle connection.
+    pub hits: u64,
+    /// Those that found none.
+    pub misses: u64,
+    /// Connections that were kept.
+    pub saved: u64,
+    /// Idle connections that were closed, by reason.
+    pub closed: BTreeMap<String, u64>,
+    /// Connections that were not kept, by reason.
+    pub refused: BTreeMap<String, u64>,
+    /// Connections that are idle.
+    pub idle: u64,
+}
+
+impl Counts {
+    /// What was saved and has not left.
+    pub fn left(&self) -> i64 {
+        let gone = self.closed.values().sum::<u64>() + self.hits;
+        self.saved as i64 - gone as i64
+    }
+
+    /// What was closed since a worker had ended.
+    pub fn shut(&self) -> i64 {
+        self.closed.get("shutdown").map_or(0, |&closed| closed as i64)
+    }
+}
+
+#[derive(Deserialize)]
+struct Status {
+    upstreams: BTreeMap<String, Counts>,
+}
+
+/// Asks nginx; answers for each upstream.
+pub async fn read(nginx: SocketAddr) -> Result<Vec<Counts>> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match timeout(PATIENCE, ask(nginx)).await {
+            Ok(Ok(counts)) => return Ok(counts),
+            // nginx closes clients' connections when it runs short of them.
+            Ok(Err(_)) if Instant::now() < end => sleep(MEANWHILE).await,
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Err(Error::other("nginx did not tell its status")),
+        }
+    }
+}
+
+async fn ask(nginx: SocketAddr) -> Result<Vec<Counts>> {
+    let mut wire = Wire::new(TcpStream::connect(nginx).await?);
+    let request = format!("GET {PATH} HTTP/1.1\r\nHost: soak\r\nConnection: close\r\n\r\n");
+    wire.stream.write_all(request.as_bytes()).await?;
+    let length = wire.head(|head| {
+        wire::response(head, |status, fields| {
+            fields.number("Content-Length").filter(|_| status == 200)
+        })
+    });
+    let length = length.await?.ok_or_else(|| Error::other("the status has no length"))?;
+    let body = wire.body(Body::Length(length)).await?;
+    let mut status: Status = serde_json::from_slice(&body)?;
+    let counts = |name| {
+        status.upstreams.remove(name).ok_or_else(|| Error::other("the status lacks an upstream"))
+    };
+    UPSTREAMS.iter().map(|upstream| upstream.name).map(counts).collect()
+}
