@@ -205,9 +205,12 @@ impl HttpModule for Module {
         for &upstream in upstreams_of(upstreams) {
             // SAFETY: the array holds pointers to upstreams, and `conf` is as above.
             unsafe {
-                let shared = (*conf.cast::<MainConf>()).status;
-                if upstream::init(cf, upstream, shared).is_none() {
+                if upstream::init(cf, upstream).is_none() {
                     upstream::log_no_memory(cf, upstream);
+                    return NGX_CONF_ERROR;
+                }
+                let shared = (*conf.cast::<MainConf>()).status;
+                if shared && upstream::share(cf, upstream).is_none() {
                     return NGX_CONF_ERROR;
                 }
             }

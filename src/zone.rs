@@ -69,8 +69,8 @@ impl Counters {
         Some(Counters { block, zone: ptr::null_mut() })
     }
 
-    /// Has nginx make the zone of an upstream, or keep the one that there is. `None` if there is no
-    /// memory.
+    /// Has nginx make the zone of an upstream, or keep the one that there is. nginx has logged the
+    /// error if the answer is `None`.
     ///
     /// # Safety
     ///

@@ -22,7 +22,7 @@ use Test::Configuration;
 select STDERR; $| = 1;
 select STDOUT; $| = 1;
 
-my $t = Test::Nginx->new()->has(qw/http proxy/)->plan(133);
+my $t = Test::Nginx->new()->has(qw/http proxy/)->plan(135);
 
 # those that are right
 
@@ -163,6 +163,14 @@ for my $context (qw/ main http server upstream /) {
 	like(check($t, 'keepalive_status;', $context),
 		qr/"keepalive_status" directive is not allowed here/, $context);
 }
+
+# the zone in which it counts
+
+my $out = check($t, { upstream => 'zone "upstream_keepalive:u" 64k; keepalive 4;',
+	location => 'keepalive_status;' });
+is(() = messages($out, 'emerg'), 1, 'one message about the zone');
+like($out, qr/shared memory zone "upstream_keepalive:u" is already declared/,
+	'what about the zone');
 
 ###############################################################################
 

@@ -80,7 +80,7 @@ unsafe extern "C" fn init(
             Some(original) if original(cf, upstream) == nginx::OK => {}
             _ => return Status::NGX_ERROR.into(),
         }
-        match upstream::init(cf, upstream, false) {
+        match upstream::init(cf, upstream) {
             Some(()) => nginx::OK,
             None => Status::NGX_ERROR.into(),
         }

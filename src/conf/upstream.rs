@@ -22,17 +22,13 @@ pub fn upstreams_of(conf: &ngx_http_upstream_main_conf_t) -> &[*mut ngx_http_ups
     unsafe { conf.upstreams.as_slice() }
 }
 
-/// Puts this module around an upstream's balancer, if the upstream has a `keepalive`. Its counters
-/// are `shared` by all workers, or of this process alone. `None` if there is no memory.
+/// Puts this module around an upstream's balancer, if the upstream has a `keepalive`. `None` if
+/// there is no memory.
 ///
 /// # Safety
 ///
-/// `cf` and `upstream` are valid, and the configuration file is being read if they are shared.
-pub unsafe fn init(
-    cf: *mut ngx_conf_t,
-    upstream: *mut ngx_http_upstream_srv_conf_t,
-    shared: bool,
-) -> Option<()> {
+/// `cf` and `upstream` are valid.
+pub unsafe fn init(cf: *mut ngx_conf_t, upstream: *mut ngx_http_upstream_srv_conf_t) -> Option<()> {
     // SAFETY: `cf` and the upstream are valid; an implicit one, made by `proxy_pass`, has no
     // configuration. Nothing else refers to the configuration during the assignments.
     unsafe {
@@ -52,13 +48,31 @@ pub unsafe fn init(
         nginx::add_cleanup((*cf).pool, Some(idle::close_all), conf.cast())?;
 
         (*conf).counters = Counters::private(cf)?;
-        if shared {
-            (*conf).counters.share(cf, (*upstream).host.as_bytes())?;
-        }
         (*conf).original_init_peer = (*upstream).peer.init;
         (*upstream).peer.init = Some(peer::init);
     }
     Some(())
+}
+
+/// Has all workers count together for an upstream, if it has a `keepalive`. nginx has logged the
+/// error if the answer is `None`.
+///
+/// # Safety
+///
+/// `cf` is being read, and [`init`] was called for the upstream.
+pub unsafe fn share(
+    cf: *mut ngx_conf_t,
+    upstream: *mut ngx_http_upstream_srv_conf_t,
+) -> Option<()> {
+    // SAFETY: as promised.
+    unsafe {
+        match Module::server_conf_of(&*upstream) {
+            Some(conf) if (*conf.as_ptr()).keepalive().is_some() => {
+                (*conf.as_ptr()).counters.share(cf, (*upstream).host.as_bytes())
+            }
+            _ => Some(()),
+        }
+    }
 }
 
 /// A seed that clients do not know; `None` if there is none.
