@@ -241,8 +241,8 @@ unsafe extern "C" fn save_session(pc: *mut ngx_peer_connection_t, data: *mut c_v
 ///
 /// The request is valid, and the answer is used no longer than it.
 pub unsafe fn of(r: *mut ngx_http_request_t) -> Option<NonNull<Peer>> {
-    // SAFETY: the request is valid, and the array is one of states. The last trace is the first member of a peer,
-    // since `Trace::push` moves only earlier attempts to another one.
+    // SAFETY: the request is valid, and the array is one of states. The last trace is the first
+    // member of a peer, since `Trace::push` moves only earlier attempts to another one.
     unsafe {
         let states = (*r).upstream_states.as_ref()?.as_slice::<ngx_http_upstream_state_t>();
         let trace = trace::traces(r).max_by_key(|trace| trace.end())?;

@@ -9,7 +9,7 @@ use strict;
 
 use base qw/ Exporter /;
 
-our @EXPORT = qw/ status json prometheus html changes /;
+our @EXPORT = qw/ status json html changes /;
 
 ###############################################################################
 
