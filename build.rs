@@ -5,8 +5,18 @@ use std::{env, fs, io};
 
 fn main() -> io::Result<()> {
     println!("cargo::rerun-if-changed=build.rs");
+    atomics();
     features();
     peer_connection()
+}
+
+/// The counters are shared by the workers, as 64-bit atomics.
+fn atomics() {
+    let widths = env::var("CARGO_CFG_TARGET_HAS_ATOMIC").unwrap_or_default();
+    assert!(
+        widths.split(',').any(|width| width == "64"),
+        "this architecture is not supported: it has no 64-bit atomic operations"
+    );
 }
 
 /// What the `nginx-sys` crate found out: `ngx_feature = "http_ssl"` and so on.

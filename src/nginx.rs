@@ -66,19 +66,24 @@ pub unsafe fn allocate_with<T>(
     value: impl FnOnce() -> T,
     bytes: &[u8],
 ) -> Option<NonNull<T>> {
-    const { assert!(align_of::<T>() <= nginx_sys::NGX_ALIGNMENT) };
-    let size = size_of::<T>().checked_add(bytes.len())?;
+    // Where `NGX_ALIGNMENT` is 4, the pool aligns less than an `u64` needs.
+    let slack = align_of::<T>().saturating_sub(nginx_sys::NGX_ALIGNMENT);
+    let size = size_of::<T>().checked_add(bytes.len())?.checked_add(slack)?;
     // SAFETY: the pool is valid.
-    let place = NonNull::new(unsafe { ngx_palloc(pool, size) }.cast::<T>())?;
-    // SAFETY: the memory is new, large enough, and aligned for `T`, as checked above.
+    let place = NonNull::new(unsafe { ngx_palloc(pool, size) }.cast::<u8>())?;
+    // SAFETY:
+    // 1. Both alignments are powers of two, so what is missing is `slack` at most.
+    // 2. The memory is new, large enough, and aligned for `T`.
     unsafe {
+        let missing = if slack == 0 { 0 } else { place.align_offset(align_of::<T>()) };
+        let place = place.add(missing).cast::<T>();
         place.write(value());
         if !bytes.is_empty() {
             let rest: *mut u8 = place.as_ptr().add(1).cast();
             rest.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
         }
+        Some(place)
     }
-    Some(place)
 }
 
 /// Has `handler` called with `data` when a pool is destroyed. `None` if there is no memory.
