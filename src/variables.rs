@@ -2,9 +2,9 @@
 
 use allocator_api2::vec::Vec;
 use nginx_sys::{
-    NGX_HTTP_VAR_NOCACHEABLE, ngx_conf_t, ngx_http_add_variable, ngx_http_get_variable_pt,
-    ngx_http_request_t, ngx_http_upstream_state_t, ngx_http_variable_value_t, ngx_int_t, ngx_str_t,
-    ngx_uint_t,
+    NGX_HTTP_VAR_CHANGEABLE, NGX_HTTP_VAR_NOCACHEABLE, ngx_conf_t, ngx_http_add_variable,
+    ngx_http_get_variable_pt, ngx_http_request_t, ngx_http_upstream_state_t,
+    ngx_http_variable_value_t, ngx_int_t, ngx_str_t, ngx_uint_t,
 };
 use ngx::core::{Pool, Status};
 use ngx::ngx_string;
@@ -19,14 +19,15 @@ const VARIABLES: [(ngx_str_t, ngx_http_get_variable_pt); 3] = [
     (ngx_string!("upstream_keepalive_slice"), Some(slice)),
 ];
 
-/// Adds the variables: the module's `preconfiguration` handler.
+/// Adds the variables: the module's `preconfiguration` handler. A configuration may have variables
+/// of these names already, by `map`, `set` or `geo`: these are then its own.
 ///
 /// # Safety
 ///
 /// nginx calls it with a valid `cf`.
 pub unsafe extern "C" fn add(cf: *mut ngx_conf_t) -> ngx_int_t {
     for (mut name, handler) in VARIABLES {
-        let flags = NGX_HTTP_VAR_NOCACHEABLE as ngx_uint_t;
+        let flags = (NGX_HTTP_VAR_CHANGEABLE | NGX_HTTP_VAR_NOCACHEABLE) as ngx_uint_t;
         // SAFETY: `cf` is valid; what nginx returns is a valid variable or null.
         match unsafe { ngx_http_add_variable(cf, &raw mut name, flags).as_mut() } {
             Some(variable) => variable.get_handler = handler,
