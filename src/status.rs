@@ -117,7 +117,8 @@ unsafe extern "C" fn handler(r: *mut ngx_http_request_t) -> ngx_int_t {
     }
 }
 
-/// The format that a client asks for; `None` if there is none of that name.
+/// The format that a client asks for by the `format` argument, JSON if it does not; `None` if there
+/// is none of that name.
 ///
 /// # Safety
 ///
@@ -128,18 +129,16 @@ unsafe fn requested_format(r: *mut ngx_http_request_t) -> Option<Format> {
     // SAFETY: the request is valid; nginx reads the name by its length.
     unsafe {
         let rc = ngx_http_arg(r, NAME.as_ptr().cast_mut(), NAME.len(), &raw mut value);
-        if rc == nginx::OK {
-            let format = Format::named(value.as_bytes());
-            if format.is_none() {
-                let value = NgxStr::from_ngx_str(value);
-                let log = (*(*r).connection).log;
-                ngx_log_error!(NGX_LOG_INFO, log, "client sent invalid \"format\" \"{value}\"");
-            }
-            return format;
+        if rc != nginx::OK {
+            return Some(Format::Json);
         }
-        let lines = nginx::header_lines(&(*r).headers_in.headers).flatten();
-        let accept = lines.filter(|line| nginx::is_named(line, b"Accept"));
-        Some(Format::accepted(accept.map(|line| line.value.as_bytes())))
+        let format = Format::named(value.as_bytes());
+        if format.is_none() {
+            let value = NgxStr::from_ngx_str(value);
+            let log = (*(*r).connection).log;
+            ngx_log_error!(NGX_LOG_INFO, log, "client sent invalid \"format\" \"{value}\"");
+        }
+        format
     }
 }
 
@@ -156,7 +155,7 @@ unsafe fn write<'a>(r: *mut ngx_http_request_t, format: Format, slices: bool) ->
         for &upstream in conf::upstreams_of(NgxHttpUpstreamModule::main_conf(&*r)?) {
             let Some(conf) = Module::server_conf_of(&*upstream) else { continue };
             let name = Text((*upstream).host.as_bytes());
-            if let Some(keepalive) = (*conf.as_ptr()).keepalive() {
+            if let Some(keepalive) = &(*conf.as_ptr()).keepalive {
                 let limits = keepalive.shown_limits();
                 let counts = Counts::sum((*conf.as_ptr()).counters.blocks(), lives);
                 let slices =
@@ -191,11 +190,11 @@ unsafe fn busiest<'a>(conf: *mut ServerConf, pool: Pool) -> Option<&'a [Slice<'a
     Some(list.leak())
 }
 
-/// Whether there is such a process. One that may not be signalled is one.
+/// Whether there is such a worker: a process of the master's group, of which all workers are. Another
+/// program may have got the number of one that was killed.
 fn lives(process: Pid) -> bool {
-    // SAFETY: signal 0 is not sent.
-    let rc = unsafe { libc::kill(process as libc::pid_t, 0) };
-    rc == 0 || nginx_sys::ngx_errno() != libc::ESRCH
+    // SAFETY: both only ask.
+    unsafe { libc::getpgid(process as libc::pid_t) == libc::getpgrp() }
 }
 
 /// Sends the status, by a function of nginx's for texts of the configuration, which a body is to it.

@@ -26,7 +26,7 @@ use Test::Status;
 select STDERR; $| = 1;
 select STDOUT; $| = 1;
 
-my $t = Test::Nginx->new()->has(qw/http proxy rewrite gzip/)->plan(71);
+my $t = Test::Nginx->new()->has(qw/http proxy rewrite gzip/)->plan(60);
 
 $t->write_file_expand('nginx.conf', <<'EOF');
 
@@ -147,26 +147,14 @@ my %types = (
 	html => 'text/html; charset=utf-8',
 );
 
-my $browser = 'text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8';
-my $prometheus = 'application/openmetrics-text;version=1.0.0;q=0.5,'
-	. 'text/plain;version=0.0.4;q=0.3,*/*;q=0.1';
-
-# the directive's format, else the argument's, else what the client accepts
+# the directive's format, else the argument's, else JSON
 
 is(type('/status'), $types{json}, 'default');
-is(type('/status', '*/*'), $types{json}, 'anything');
-is(type('/status', 'image/png'), $types{json}, 'nothing of it');
-is(type('/status', $browser), $types{html}, 'browser');
-is(type('/status', $prometheus), $types{prometheus}, 'prometheus');
-is(type('/status', "text/plain;q=0.5\nAccept: text/html"), $types{html},
-	'two lines');
 
 for my $format (sort keys %types) {
-	is(type("/$format", $_), $types{$format}, "$format only, for $_")
-		for 'text/html', 'text/plain', 'application/json';
+	is(type("/$format"), $types{$format}, "$format only");
 	is(type("/$format?format=html"), $types{$format}, "$format, argument");
-	is(type("/status?format=$format", $browser), $types{$format},
-		"argument $format");
+	is(type("/status?format=$format"), $types{$format}, "argument $format");
 }
 
 like(http_get('/status?format=xml'), qr/ 400 /, 'unknown format');
@@ -275,7 +263,7 @@ delete $keys{null};
 for my $name (sort keys %keys) {
 	my $key = "/u/$keys{$name}";
 	utf8::decode($key);
-	$key = "/u/\x{fffd}\x{fffd}(\x{fffd}" if $name eq 'invalid';
+	$key =~ s/([\x80-\xff])/sprintf '\\x%02X', ord $1/ge if $name eq 'invalid';
 	ok($seen{$key}, "json: $name");
 
 	$key =~ s/([<>&"'])/'&#' . ord($1) . ';'/ge;
@@ -305,10 +293,9 @@ SKIP: {
 ###############################################################################
 
 sub type {
-	my ($uri, $accept) = @_;
+	my ($uri) = @_;
 
-	$accept = defined $accept ? "Accept: $accept\n" : '';
-	my $r = http(request('GET', $uri, 'localhost', $accept));
+	my $r = http_get($uri);
 
 	return $r =~ /^Content-Type: (.*?)\r?$/m ? $1 : $r;
 }

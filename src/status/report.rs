@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use core::cmp::Reverse;
-use core::fmt::{self, Display, Formatter, Write};
+use core::fmt::{self, Display, Formatter};
 
 use allocator_api2::alloc::Allocator;
 use allocator_api2::vec::Vec;
@@ -54,7 +54,8 @@ pub struct Limits {
     pub slice_poolsize: Option<u32>,
 }
 
-/// Bytes that should be UTF-8. What is not shows as U+FFFD, the replacement character.
+/// Bytes that should be UTF-8. One that is not shows as in nginx's logs, `\xFF`, so that two names
+/// that differ in nothing else can be told apart.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Text<'a>(pub &'a [u8]);
 
@@ -62,8 +63,8 @@ impl Display for Text<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         for chunk in self.0.utf8_chunks() {
             f.write_str(chunk.valid())?;
-            if !chunk.invalid().is_empty() {
-                f.write_char(char::REPLACEMENT_CHARACTER)?;
+            for byte in chunk.invalid() {
+                write!(f, "\\x{byte:02X}")?;
             }
         }
         Ok(())
@@ -99,8 +100,8 @@ mod tests {
             (b"a.example", "a.example"),
             (b"\"<&>\n\0", "\"<&>\n\0"),
             ("gr\u{fc}n".as_bytes(), "gr\u{fc}n"),
-            (b"\xff", "\u{fffd}"),
-            (b"a\xc3(b\xff", "a\u{fffd}(b\u{fffd}"),
+            (b"\xff", "\\xFF"),
+            (b"a\xc3(b\xff", "a\\xC3(b\\xFF"),
         ] {
             assert_eq!(Text(bytes).to_string(), text);
         }
