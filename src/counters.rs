@@ -154,6 +154,7 @@ pub struct Block {
     slices: AtomicU32,
     hits: AtomicU64,
     misses: AtomicU64,
+    balancer: AtomicU64,
     saved: AtomicU64,
     /// The idle connections of earlier owners, which have ended without closing them.
     lost: AtomicU64,
@@ -169,6 +170,7 @@ impl Block {
             slices: AtomicU32::new(0),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
+            balancer: AtomicU64::new(0),
             saved: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             closed: [const { AtomicU64::new(0) }; Closed::ALL.len()],
@@ -201,6 +203,11 @@ impl Block {
     #[inline(always)]
     pub fn miss(&self) {
         add(&self.misses);
+    }
+
+    /// The balancer gave a request a connection of its own.
+    pub fn balancer(&self) {
+        add(&self.balancer);
     }
 
     /// A connection is idle from now on.
@@ -245,6 +252,7 @@ impl Block {
         counts.hits = read(&self.hits);
         counts.saved = read(&self.saved);
         counts.misses = read(&self.misses);
+        counts.balancer = read(&self.balancer);
         let gone = counts.closed.iter().fold(counts.hits, |sum, &n| sum.wrapping_add(n));
         counts.idle = counts.saved.saturating_sub(gone);
         counts
@@ -268,6 +276,8 @@ pub struct Counts {
     pub hits: u64,
     /// Requests that found no idle connection.
     pub misses: u64,
+    /// Requests that used a connection of the balancer's own.
+    pub balancer: u64,
     /// Connections that were kept after a request.
     pub saved: u64,
     closed: [u64; Closed::ALL.len()],
@@ -301,6 +311,7 @@ impl Counts {
         }
         self.hits = self.hits.wrapping_add(counts.hits);
         self.misses = self.misses.wrapping_add(counts.misses);
+        self.balancer = self.balancer.wrapping_add(counts.balancer);
         self.saved = self.saved.wrapping_add(counts.saved);
         add_all(&mut self.closed, &counts.closed);
         add_all(&mut self.refused, &counts.refused);
@@ -315,7 +326,7 @@ impl Counts {
 
     /// Requests sent to servers of the upstream.
     pub fn requests(&self) -> u64 {
-        self.hits.wrapping_add(self.misses)
+        self.hits.wrapping_add(self.misses).wrapping_add(self.balancer)
     }
 
     /// The connections that were closed, by the reason's name.
@@ -468,6 +479,6 @@ mod tests {
 
     #[test]
     fn a_block_is_whole_cache_lines() {
-        assert_eq!((align_of::<Block>(), size_of::<Block>()), (64, 192));
+        assert_eq!((align_of::<Block>(), size_of::<Block>()), (64, 256));
     }
 }

@@ -16,8 +16,9 @@ use crate::counters::Closed;
 use crate::nginx::{self, log_debug_http};
 use crate::pool::SlotIndex;
 
-/// The longest timer that nginx can tell from one in the past.
-const LONGEST: ngx_msec_t = ngx_msec_t::MAX >> 1;
+/// The longest timer. nginx's tree of timers compares two entries by the sign of their difference,
+/// so one that is due in half of the range, beside one that has expired, would come out as earlier.
+const LONGEST: ngx_msec_t = ngx_msec_t::MAX >> 2;
 
 /// For how long a connection must have been idle, in milliseconds, to be looked at once more before
 /// it is used: servers that close idle connections wait at least so long, and a busy site, whose
@@ -117,9 +118,9 @@ pub unsafe fn close(c: NonNull<ngx_connection_t>, why: Closed) {
     // SAFETY: as promised; the data of a parked connection is its `Idle`.
     unsafe {
         let conf = (*(*c).data.cast::<Idle>()).conf.as_ptr();
-        (*conf).counters().closed(why);
+        (*conf).counters.block().closed(why);
         if let Some(pool) = &(*conf).pool {
-            (*conf).counters().set_slices(pool.slices_in_use());
+            (*conf).counters.block().set_slices(pool.slices_in_use());
         }
         set_reusable(c, false);
         close_connection(c);

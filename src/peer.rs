@@ -2,23 +2,25 @@
 //! an idle connection to it, and keeps the connection when the request is done.
 
 use core::ffi::c_void;
-use core::mem::offset_of;
 use core::ptr::NonNull;
 use core::slice::from_raw_parts;
 
 #[cfg(ngx_peer_notify)]
 use nginx_sys::ngx_event_notify_peer_pt;
 use nginx_sys::{
-    NGX_DONE, NGX_ERROR, NGX_LOG_WARN, ngx_connection_t, ngx_current_msec, ngx_event_free_peer_pt,
-    ngx_event_get_peer_pt, ngx_http_request_t, ngx_http_upstream_srv_conf_t,
-    ngx_http_upstream_state_t, ngx_http_upstream_t, ngx_int_t, ngx_peer_connection_t, ngx_str_t,
-    ngx_uint_t,
+    NGX_AGAIN, NGX_DONE, NGX_ERROR, NGX_LOG_WARN, ngx_connection_t, ngx_current_msec,
+    ngx_event_free_peer_pt, ngx_event_get_peer_pt, ngx_http_request_t,
+    ngx_http_upstream_srv_conf_t, ngx_http_upstream_state_t, ngx_http_upstream_t, ngx_int_t,
+    ngx_peer_connection_t, ngx_str_t, ngx_uint_t,
 };
 #[cfg(ngx_peer_session)]
 use nginx_sys::{ngx_event_save_peer_session_pt, ngx_event_set_peer_session_pt};
 use ngx::core::NgxStr;
 use ngx::ngx_log_error;
 
+#[cfg(ngx_feature = "http_cache")]
+use self::replaced::Replaced;
+use self::response::Response;
 use self::save::save;
 use crate::conf::{Keepalive, Module, ServerConf};
 use crate::counters::{Closed, Refused};
@@ -27,10 +29,14 @@ use crate::nginx::{self, log_debug_http};
 use crate::pool::{Identity, Length, Lookup, Protocol, Take, Time};
 use crate::trace::{self, Attempt, Trace};
 
+#[cfg(ngx_feature = "http_cache")]
+mod replaced;
+mod response;
 mod save;
 
 const ERROR: ngx_int_t = NGX_ERROR as ngx_int_t;
 const DONE: ngx_int_t = NGX_DONE as ngx_int_t;
+const AGAIN: ngx_int_t = NGX_AGAIN as ngx_int_t;
 
 /// What a request needs between `init` and its last `free`, and the variables after that.
 #[repr(C)]
@@ -43,8 +49,13 @@ pub struct Peer {
     /// The length of the slice key as used, which follows in memory; `None` if it is too long and
     /// connections under it are not kept.
     key_length: Option<Length>,
+    /// The upstream of the request. `ngx_peer_connection_t` may be another module's copy.
+    upstream: NonNull<ngx_http_upstream_t>,
     /// Of the server that the balancer chose last.
     lookup: Lookup,
+    /// What the server said before a cached response took the place of its own.
+    #[cfg(ngx_feature = "http_cache")]
+    replaced: Replaced,
     balancer: Balancer,
 }
 
@@ -92,13 +103,17 @@ pub unsafe extern "C" fn init(
         }
         let Ok(key) = slice_key(r, us, conf) else { return ERROR };
 
-        let pc = &raw mut (*(*r).upstream).peer;
+        let Some(upstream) = NonNull::new((*r).upstream) else { return ERROR };
+        let pc = &raw mut (*upstream.as_ptr()).peer;
         let peer = || Peer {
             trace: Trace::new(r),
             conf,
             outcome: None,
             key_length: key.map(|key| key.len() as Length),
+            upstream,
             lookup: Lookup::default(),
+            #[cfg(ngx_feature = "http_cache")]
+            replaced: Replaced::default(),
             balancer: Balancer {
                 data: (*pc).data,
                 get: (*pc).get,
@@ -114,6 +129,8 @@ pub unsafe extern "C" fn init(
         let bytes = key.unwrap_or_default();
         let Some(peer) = nginx::allocate_with((*r).pool, peer, bytes) else { return ERROR };
         Trace::link(&raw mut (*peer.as_ptr()).trace);
+        #[cfg(ngx_feature = "http_cache")]
+        replaced::watch(r, peer);
 
         (*pc).data = peer.as_ptr().cast();
         (*pc).get = Some(get);
@@ -144,16 +161,19 @@ unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> n
         log_debug_http!((*pc).log, "get keepalive peer");
 
         let trace = &raw mut (*peer).trace;
-        (*peer).outcome = None;
+        begin_attempt(peer);
         let Some(get) = (*peer).balancer.get else { return ERROR };
         let rc = get(pc, (*peer).balancer.data);
         if rc != nginx::OK {
             Trace::push(trace, Attempt::None);
+            if rc == DONE || rc == AGAIN {
+                (*(*peer).conf.as_ptr()).counters.block().balancer();
+            }
             return rc;
         }
         let Some(c) = take(peer, pc) else {
             Trace::push(trace, Attempt::Miss);
-            (*(*peer).conf.as_ptr()).counters().miss();
+            (*(*peer).conf.as_ptr()).counters.block().miss();
             return nginx::OK;
         };
 
@@ -164,6 +184,25 @@ unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> n
         (*pc).connection = c.as_ptr();
         (*pc).set_cached(1);
         DONE
+    }
+}
+
+/// Forgets what is known of the attempt before: the balancer may answer with a connection of its
+/// own, about which the pool is not asked.
+///
+/// # Safety
+///
+/// `peer` is valid.
+#[inline(always)]
+unsafe fn begin_attempt(peer: *mut Peer) {
+    // SAFETY: as promised.
+    unsafe {
+        (*peer).outcome = None;
+        (*peer).lookup = Lookup::default();
+        #[cfg(ngx_feature = "http_cache")]
+        {
+            (*peer).replaced.response = Response::default();
+        }
     }
 }
 
@@ -338,7 +377,7 @@ unsafe fn log_cut(
 /// `conf` is valid, and the answer is used no longer than it.
 unsafe fn keepalive<'a>(conf: NonNull<ServerConf>) -> Option<&'a Keepalive> {
     // SAFETY: as promised. The directive does not change after the configuration was read.
-    unsafe { (*conf.as_ptr()).keepalive() }
+    unsafe { (*conf.as_ptr()).keepalive.as_ref() }
 }
 
 /// Counts that a request uses an idle connection.
@@ -351,7 +390,7 @@ unsafe fn count_hit(peer: *mut Peer) {
     // SAFETY: as promised.
     unsafe {
         let conf = (*peer).conf.as_ptr();
-        let counters = (*conf).counters();
+        let counters = (*conf).counters.block();
         counters.hit();
         if let Some(pool) = &(*conf).pool {
             counters.set_slices(pool.slices_in_use());
@@ -374,8 +413,6 @@ unsafe fn take(
         let conf = (*peer).conf.as_ptr();
         let key_length = (*peer).key_length?;
         let identity = move || identity(peer, pc, key_length);
-        (*peer).lookup = Lookup::default();
-
         loop {
             let pool = (*conf).pool.as_mut()?;
             match pool.take(identity, &mut (*peer).lookup, ngx_current_msec as Time) {
@@ -404,7 +441,7 @@ unsafe fn identity<'a>(
 ) -> Identity<'a> {
     // SAFETY: as promised. The balancer has set the address.
     unsafe {
-        let upstream = upstream_of(pc);
+        let upstream = (*peer).upstream.as_ptr();
         let local = keepalive((*peer).conf).is_some_and(|keepalive| keepalive.local);
 
         Identity {
@@ -425,14 +462,4 @@ unsafe fn identity<'a>(
 unsafe fn key<'a>(peer: *mut Peer, key_length: Length) -> &'a [u8] {
     // SAFETY: `init` has copied the key behind `peer`.
     unsafe { from_raw_parts(peer.add(1).cast(), usize::from(key_length)) }
-}
-
-/// The upstream that a peer connection is the member of.
-///
-/// # Safety
-///
-/// `pc` is the `peer` of an upstream.
-unsafe fn upstream_of(pc: *mut ngx_peer_connection_t) -> *mut ngx_http_upstream_t {
-    // SAFETY: as promised.
-    unsafe { pc.byte_sub(offset_of!(ngx_http_upstream_t, peer)).cast() }
 }

@@ -202,7 +202,7 @@ pub unsafe extern "C" fn exit_process(cycle: *mut ngx_cycle_t) {
     // SAFETY: nginx passes a valid cycle.
     unsafe {
         for conf in configurations(cycle) {
-            (*conf.as_ptr()).counters().release(ngx_pid as Pid);
+            (*conf.as_ptr()).counters.block().release(ngx_pid as Pid);
         }
     }
 }

@@ -2,25 +2,22 @@
 
 use core::ptr::{self, NonNull};
 
-#[cfg(ngx_feature = "http_cache")]
-use nginx_sys::NGX_HTTP_CACHE_REVALIDATED;
 use nginx_sys::{
     NGX_LOG_WARN, NGX_PEER_FAILED, ngx_connection_t, ngx_current_msec, ngx_exiting,
-    ngx_handle_read_event, ngx_http_upstream_t, ngx_msec_t, ngx_peer_connection_t, ngx_str_t,
-    ngx_terminate, ngx_uint_t,
+    ngx_handle_read_event, ngx_msec_t, ngx_peer_connection_t, ngx_str_t, ngx_terminate, ngx_uint_t,
 };
 use ngx::core::NgxStr;
 use ngx::ngx_log_error;
 
-use super::{Outcome, Peer, identity, keepalive, upstream_of};
-use crate::conf::{FOREVER, ServerConf, params};
+#[cfg(ngx_feature = "http_cache")]
+use super::replaced;
+use super::response::Response;
+use super::{Outcome, Peer, identity, keepalive};
+use crate::conf::{FOREVER, params};
 use crate::counters::Refused;
-use crate::hints::{Hints, Malformed};
 use crate::idle;
 use crate::nginx::{self, log_debug_http};
 use crate::pool::{self, Deadline, Put, Time};
-
-const KEEP_ALIVE: &[u8] = b"Keep-Alive";
 
 /// Keeps the connection of a request if it can be used again, and counts what became of it.
 ///
@@ -33,7 +30,8 @@ pub unsafe fn save(peer: *mut Peer, pc: *mut ngx_peer_connection_t, state: ngx_u
     unsafe {
         let saved = match NonNull::new((*pc).connection) {
             Some(c) if state & NGX_PEER_FAILED as ngx_uint_t == 0 => {
-                check(peer, pc, c).and_then(|()| put(peer, pc, c))
+                let response = response(peer, pc);
+                check(peer, c, response).and_then(|()| put(peer, pc, c, response))
             }
             _ => refuse(Refused::Failed),
         };
@@ -62,7 +60,7 @@ unsafe fn refused(peer: *mut Peer, pc: *mut ngx_peer_connection_t, why: Refused)
     // SAFETY: as promised.
     unsafe {
         log_debug_http!((*pc).log, "free keepalive peer: not saved: {}", why.name());
-        (*(*peer).conf.as_ptr()).counters().refused(why);
+        (*(*peer).conf.as_ptr()).counters.block().refused(why);
     }
     Outcome::Refused(why)
 }
@@ -76,14 +74,14 @@ unsafe fn refused(peer: *mut Peer, pc: *mut ngx_peer_connection_t, why: Refused)
 #[inline(always)]
 unsafe fn check(
     peer: *mut Peer,
-    pc: *mut ngx_peer_connection_t,
     c: NonNull<ngx_connection_t>,
+    response: Response,
 ) -> Result<(), Refused> {
     let c = c.as_ptr();
     // SAFETY: they are valid, and with them the configuration, the upstream and the two events.
     unsafe {
         let conf = (*peer).conf.as_ptr();
-        let upstream = upstream_of(pc);
+        let upstream = (*peer).upstream.as_ptr();
         let (read, write) = ((*c).read, (*c).write);
 
         if (*read).eof() != 0 {
@@ -102,7 +100,7 @@ unsafe fn check(
         if ngx_current_msec.wrapping_sub((*c).start_time) > (*conf).time {
             return refuse(Refused::Time);
         }
-        if (*upstream).keepalive() == 0 || (*upstream).request_body_sent() == 0 {
+        if !response.reusable || (*upstream).request_body_sent() == 0 {
             return refuse(Refused::Closed);
         }
         if ngx_terminate != 0 || ngx_exiting != 0 {
@@ -125,18 +123,19 @@ unsafe fn put(
     peer: *mut Peer,
     pc: *mut ngx_peer_connection_t,
     c: NonNull<ngx_connection_t>,
+    response: Response,
 ) -> Result<(), Refused> {
     // SAFETY: as promised. The pool is borrowed for one operation at a time, and not while a
     // connection is closed or parked.
     unsafe {
         let conf = (*peer).conf;
         let Some(key_length) = (*peer).key_length else { return refuse(Refused::Keylen) };
-        let idle_limit = idle_limit(peer, pc)?;
+        let idle_limit = idle_limit(peer, response)?;
         let deadline = match idle_limit {
             FOREVER => Deadline::MAX,
             limit => (ngx_current_msec as Time).saturating_add(limit as Time),
         };
-        let Some(slice_limit) = slice_limit(peer, pc) else { return refuse(Refused::Limit) };
+        let Some(slice_limit) = slice_limit(peer) else { return refuse(Refused::Limit) };
 
         loop {
             let Some(pool) = &mut (*conf.as_ptr()).pool else { return refuse(Refused::Disabled) };
@@ -144,7 +143,7 @@ unsafe fn put(
             match pool.put(identity, &mut (*peer).lookup, c, deadline, slice_limit) {
                 Put::Kept(slot) => {
                     log_debug_http!((*pc).log, "free keepalive peer: saving connection {:p}", c);
-                    let counters = (*conf.as_ptr()).counters();
+                    let counters = (*conf.as_ptr()).counters.block();
                     counters.saved();
                     counters.set_slices(pool.slices_in_use());
                     (*pc).connection = ptr::null_mut();
@@ -154,7 +153,7 @@ unsafe fn put(
                 Put::Close(victim, why) => idle::close(victim, why.into()),
                 Put::Refused(why) => {
                     if why == pool::Refused::AddressLength {
-                        log_address(pc, conf);
+                        log_address(peer, pc);
                     }
                     return refuse(why.into());
                 }
@@ -167,15 +166,15 @@ unsafe fn put(
 ///
 /// # Safety
 ///
-/// `pc` and `conf` are valid, and of each other.
+/// `peer` and `pc` are valid, and of each other.
 #[cold]
 #[inline(never)]
-unsafe fn log_address(pc: *mut ngx_peer_connection_t, conf: NonNull<ServerConf>) {
+unsafe fn log_address(peer: *mut Peer, pc: *mut ngx_peer_connection_t) {
     // SAFETY: as promised.
     unsafe {
-        let logged = &raw mut (*conf.as_ptr()).address_logged;
+        let logged = &raw mut (*(*peer).conf.as_ptr()).address_logged;
         if !logged.replace(true) {
-            let name = NgxStr::from_ngx_str((*(*upstream_of(pc)).upstream).host);
+            let name = NgxStr::from_ngx_str((*(*(*peer).upstream.as_ptr()).upstream).host);
             ngx_log_error!(
                 NGX_LOG_WARN,
                 (*pc).log,
@@ -186,77 +185,39 @@ unsafe fn log_address(pc: *mut ngx_peer_connection_t, conf: NonNull<ServerConf>)
     }
 }
 
+/// What the server has said about the connection in its response.
+///
+/// # Safety
+///
+/// `peer` and `pc` are valid, and of each other.
+#[inline(always)]
+unsafe fn response(peer: *mut Peer, pc: *mut ngx_peer_connection_t) -> Response {
+    // SAFETY: as promised; an attempt that got a connection has a state.
+    unsafe {
+        let upstream = (*peer).upstream.as_ptr();
+        #[cfg(ngx_feature = "http_cache")]
+        if replaced::is_replaced(upstream) {
+            return (*peer).replaced.response;
+        }
+        Response::of(upstream, (*(*peer).conf.as_ptr()).hints_margin, (*pc).log)
+    }
+}
+
 /// How long the connection may be idle, in milliseconds; [`FOREVER`] if there is no limit.
 ///
 /// # Safety
 ///
-/// `peer` and `pc` are valid, and of each other, and the connection is reusable.
+/// `peer` is valid.
 #[inline(always)]
-unsafe fn idle_limit(
-    peer: *mut Peer,
-    pc: *mut ngx_peer_connection_t,
-) -> Result<ngx_msec_t, Refused> {
-    // SAFETY: both are valid. The response header was read, or the connection would not be
-    // reusable (`keepalive`).
-    unsafe {
-        let conf = (*peer).conf.as_ptr();
-        let timeout = (*conf).timeout;
-        let limit = match (*conf).hints_margin {
-            Some(margin) if has_hints(&*upstream_of(pc)) => hinted_limit(pc, timeout, margin),
-            _ => timeout,
-        };
-        if limit == 0 {
-            return refuse(if timeout == 0 { Refused::Disabled } else { Refused::Hint });
-        }
-        Ok(limit)
-    }
-}
-
-/// Whether the server's response has a `Keep-Alive` header.
-///
-/// # Safety
-///
-/// The response header was read.
-unsafe fn has_hints(upstream: &ngx_http_upstream_t) -> bool {
+unsafe fn idle_limit(peer: *mut Peer, response: Response) -> Result<ngx_msec_t, Refused> {
     // SAFETY: as promised.
-    let mut parts = unsafe { nginx::header_lines(&upstream.headers_in.headers) };
-    parts.any(|lines| lines.iter().any(|line| nginx::is_named(line, KEEP_ALIVE)))
-}
-
-/// The smaller one of `timeout` and what the server's `Keep-Alive` header says.
-///
-/// # Safety
-///
-/// As for [`idle_limit`].
-#[cold]
-#[inline(never)]
-unsafe fn hinted_limit(
-    pc: *mut ngx_peer_connection_t,
-    timeout: ngx_msec_t,
-    margin: u64,
-) -> ngx_msec_t {
-    // SAFETY: as promised.
-    unsafe {
-        let upstream = &*upstream_of(pc);
-        #[cfg(ngx_feature = "http_cache")]
-        if upstream.cache_status() == NGX_HTTP_CACHE_REVALIDATED {
-            // The header is now that of the cached response.
-            return timeout;
-        }
-        let mut hints = Hints::default();
-        let lines = nginx::header_lines(&upstream.headers_in.headers).flatten();
-        for line in lines.filter(|line| nginx::is_named(line, KEEP_ALIVE)) {
-            match Hints::parse(line.value.as_bytes()) {
-                Ok(said) => hints = hints.and(said),
-                Err(Malformed) => {
-                    let line = NgxStr::from_ngx_str(line.value);
-                    log_debug_http!((*pc).log, "malformed Keep-Alive header: \"{line}\"");
-                }
-            }
-        }
-        let hinted = hints.idle_limit(margin).and_then(|limit| limit.try_into().ok());
-        timeout.min(hinted.unwrap_or(FOREVER))
+    let timeout = unsafe { (*(*peer).conf.as_ptr()).timeout };
+    let hint = response.hint.and_then(|limit| limit.try_into().ok());
+    let limit = timeout.min(hint.unwrap_or(FOREVER));
+    if limit == 0 {
+        return refuse(if timeout == 0 { Refused::Disabled } else { Refused::Hint });
     }
+    Ok(limit)
 }
 
 /// The most connections that the request's slice may hold; `None` if this one is not kept.
@@ -264,7 +225,7 @@ unsafe fn hinted_limit(
 /// # Safety
 ///
 /// `peer` and `pc` are valid, and of each other.
-unsafe fn slice_limit(peer: *mut Peer, pc: *mut ngx_peer_connection_t) -> Option<u32> {
+unsafe fn slice_limit(peer: *mut Peer) -> Option<u32> {
     // SAFETY: as promised. The variables' handlers do not touch this configuration.
     unsafe {
         let keepalive = keepalive((*peer).conf)?;
@@ -277,7 +238,7 @@ unsafe fn slice_limit(peer: *mut Peer, pc: *mut ngx_peer_connection_t) -> Option
         }
         let limit = params::number(text.as_bytes());
         if limit.is_none() {
-            log_invalid(peer, pc, text);
+            log_invalid(peer, text);
         }
         limit
     }
@@ -288,11 +249,11 @@ unsafe fn slice_limit(peer: *mut Peer, pc: *mut ngx_peer_connection_t) -> Option
 /// `peer` and `pc` are valid, and of each other.
 #[cold]
 #[inline(never)]
-unsafe fn log_invalid(peer: *mut Peer, pc: *mut ngx_peer_connection_t, text: ngx_str_t) {
+unsafe fn log_invalid(peer: *mut Peer, text: ngx_str_t) {
     // SAFETY: as promised.
     unsafe {
         let text = NgxStr::from_ngx_str(text);
-        let name = NgxStr::from_ngx_str((*(*upstream_of(pc)).upstream).host);
+        let name = NgxStr::from_ngx_str((*(*(*peer).upstream.as_ptr()).upstream).host);
         ngx_log_error!(
             NGX_LOG_WARN,
             (*(*(*peer).trace.request()).connection).log,

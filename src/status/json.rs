@@ -39,11 +39,12 @@ impl Serialize for Upstreams<'_> {
 impl Serialize for Upstream<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let counts = &self.counts;
-        let mut upstream = serializer.serialize_struct("Upstream", 11)?;
+        let mut upstream = serializer.serialize_struct("Upstream", 12)?;
         upstream.serialize_field("workers", &counts.workers)?;
         upstream.serialize_field("requests", &counts.requests())?;
         upstream.serialize_field("hits", &counts.hits)?;
         upstream.serialize_field("misses", &counts.misses)?;
+        upstream.serialize_field("balancer", &counts.balancer)?;
         upstream.serialize_field("saved", &counts.saved)?;
         upstream.serialize_field("closed", &Reasons(|| counts.closed()))?;
         upstream.serialize_field("refused", &Reasons(|| counts.refused()))?;

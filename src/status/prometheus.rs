@@ -37,10 +37,13 @@ pub fn write(report: &Report<'_>, to: &mut impl Write) -> fmt::Result {
 
 type Value<T> = fn(&Upstream<'_>) -> T;
 
-const COUNTERS: [(&str, &str, Value<u64>); 4] = [
+const COUNTERS: [(&str, &str, Value<u64>); 5] = [
     ("requests_total", "Requests sent to servers of the upstream.", |u| u.counts.requests()),
     ("hits_total", "Requests that used an idle connection.", |u| u.counts.hits),
     ("misses_total", "Requests that found no idle connection.", |u| u.counts.misses),
+    ("balancer_total", "Requests that used a connection of the balancer's own.", |u| {
+        u.counts.balancer
+    }),
     ("saved_total", "Connections that were kept after a request.", |u| u.counts.saved),
 ];
 

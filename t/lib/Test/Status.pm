@@ -50,7 +50,7 @@ sub of_json {
 		my $u = $upstreams->{$name};
 
 		$counts{$name}{$_} = $u->{$_}
-			for qw/ requests hits misses saved idle slices workers /;
+			for qw/ requests hits misses balancer saved idle slices workers /;
 
 		for my $reasons (qw/ closed refused /) {
 			$counts{$name}{"$reasons.$_"} = $u->{$reasons}{$_}
@@ -111,10 +111,10 @@ sub of_html {
 
 	for my $row (html(status('/status?format=html'))) {
 		my ($name, undef, @cells) = @$row;
-		my @reasons = splice @cells, 6, 2;
+		my @reasons = splice @cells, 7, 2;
 
 		@{ $counts{$name} }{
-			qw/ requests hits misses idle slices saved workers /
+			qw/ requests hits misses balancer idle slices saved workers /
 		} = @cells;
 
 		for my $reasons (qw/ closed refused /) {
