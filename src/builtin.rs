@@ -33,8 +33,26 @@ pub unsafe fn pass_on(cf: *mut ngx_conf_t, cmd: *mut ngx_command_t) -> *mut c_ch
     }
 }
 
+/// Whether the built-in module keeps the connections of an upstream without a `keepalive`.
+///
+/// # Safety
+///
+/// `cf` is being read.
+pub unsafe fn is_default(cf: *mut ngx_conf_t) -> bool {
+    // SAFETY: as promised.
+    unsafe { nginx::module(cf, NAME).is_some_and(|module| keeps_by_default(module)) }
+}
+
+/// # Safety
+///
+/// `module` is the built-in one.
+unsafe fn keeps_by_default(module: *mut ngx_module_t) -> bool {
+    // SAFETY: it is an HTTP module. Only versions that keep by default have this handler.
+    unsafe { (*(*module).ctx.cast::<ngx_http_module_t>()).init_main_conf.is_some() }
+}
+
 /// Switches the built-in module off for the upstream that is being read, if it would otherwise
-/// keep connections without being asked. Only versions that do so have an `init_main_conf`.
+/// keep connections without being asked.
 ///
 /// # Safety
 ///
@@ -44,8 +62,7 @@ pub unsafe fn silence(cf: *mut ngx_conf_t) -> *mut c_char {
     // old ones are put back.
     unsafe {
         let Some(module) = nginx::module(cf, NAME) else { return NGX_CONF_OK };
-        let context = (*module).ctx.cast::<ngx_http_module_t>();
-        if (*context).init_main_conf.is_none() {
+        if !keeps_by_default(module) {
             return NGX_CONF_OK;
         }
         let mut words = [ngx_string!("keepalive"), ngx_string!("0")];

@@ -22,7 +22,6 @@ pub(crate) use self::keepalive::Keepalive;
 use self::params::{Error, HintsParams, Params};
 pub(crate) use self::upstream::upstreams_of;
 use crate::builtin;
-use crate::counters::Block;
 use crate::idle::Idle;
 use crate::nginx;
 use crate::pool::Pool;
@@ -77,7 +76,8 @@ pub struct ServerConf {
     /// By how much nginx closes before the server, if it follows the server's `Keep-Alive` header;
     /// in milliseconds. Set when the upstream is initialised.
     pub(crate) hints_margin: Option<u64>,
-    keepalive: Option<Keepalive>,
+    /// The `keepalive` directive, if the upstream has one.
+    pub(crate) keepalive: Option<Keepalive>,
     /// What `peer.init_upstream` was; only for an upstream that is made at run time.
     original_init_upstream: ngx_http_upstream_init_pt,
     /// What `peer.init` was.
@@ -90,6 +90,8 @@ pub struct ServerConf {
     pub(crate) counters: Counters,
     /// Whether this worker has said that a slice key was cut.
     pub(crate) cut_logged: bool,
+    /// Whether it was said that TLS sessions of different names are mixed.
+    sessions_logged: bool,
     /// Whether this worker has said that a server's address is too long.
     pub(crate) address_logged: bool,
 }
@@ -109,21 +111,25 @@ impl Default for ServerConf {
             idle: ptr::null_mut(),
             counters: Counters::default(),
             cut_logged: false,
+            sessions_logged: false,
             address_logged: false,
         }
     }
 }
 
 impl ServerConf {
-    /// The `keepalive` directive, if the upstream has one.
-    pub(crate) fn keepalive(&self) -> Option<&Keepalive> {
-        self.keepalive.as_ref()
-    }
-
-    /// This worker's counters.
-    #[inline(always)]
-    pub(crate) fn counters(&self) -> &Block {
-        self.counters.block()
+    /// The directives that the upstream has, and that have no effect without `keepalive`. Of the
+    /// built-in module's, nothing is said if it keeps connections by `default`.
+    fn without_keepalive(&self, default: bool) -> impl Iterator<Item = &'static str> + use<> {
+        let alone = self.keepalive.is_none();
+        [
+            (self.hints.is_some(), "keepalive_hints"),
+            (!default && self.requests != UNSET, "keepalive_requests"),
+            (!default && self.time != UNSET, "keepalive_time"),
+            (!default && self.timeout != UNSET, "keepalive_timeout"),
+        ]
+        .into_iter()
+        .filter_map(move |(given, name)| (alone && given).then_some(name))
     }
 
     /// Sets what the configuration does not say.
@@ -205,6 +211,7 @@ impl HttpModule for Module {
         for &upstream in upstreams_of(upstreams) {
             // SAFETY: the array holds pointers to upstreams, and `conf` is as above.
             unsafe {
+                upstream::warn(cf, upstream);
                 if upstream::init(cf, upstream).is_none() {
                     upstream::log_no_memory(cf, upstream);
                     return NGX_CONF_ERROR;
@@ -214,6 +221,11 @@ impl HttpModule for Module {
                     return NGX_CONF_ERROR;
                 }
             }
+        }
+        // SAFETY: `cf` is valid, and this module comes after those that have locations of upstreams.
+        #[cfg(ngx_feature = "http_ssl")]
+        unsafe {
+            upstream::warn_sessions(cf);
         }
         NGX_CONF_OK
     }

@@ -14,6 +14,7 @@
 //! - [`counters`]: what happens to connections, counted; `zone` is the memory in which the workers
 //!   share it.
 //! - `status`: the directive `keepalive_status`, which shows it, and the formats.
+//! - `tls_sessions`: a warning about a configuration in which nginx mixes TLS sessions.
 //! - `variables`: what a request did, for logs; `trace` remembers it.
 //! - `nginx`: the few wrappers that the `ngx` crate lacks.
 //!
@@ -32,6 +33,8 @@ mod nginx;
 mod peer;
 pub mod pool;
 mod status;
+#[cfg(ngx_feature = "http_ssl")]
+mod tls_sessions;
 mod trace;
 mod variables;
 mod zone;

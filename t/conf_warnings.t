@@ -22,7 +22,7 @@ use Test::Configuration;
 select STDERR; $| = 1;
 select STDOUT; $| = 1;
 
-my $t = Test::Nginx->new()->has(qw/http proxy/)->plan(16);
+my $t = Test::Nginx->new()->has(qw/http proxy map/)->plan(24);
 
 is(warns_of($t, "keepalive 16 $_;"), '', "no warning: $_")
 	for '', 'local', 'slice_key=$host', 'slice_key=$host slice_conn=4'
@@ -44,6 +44,27 @@ my $out = warns_of($t, 'keepalive 16 slice_conn=4 slice_keylen=5;');
 
 like($out, qr/"slice_conn" has no effect/, 'first of two');
 like($out, qr/"slice_keylen" has no effect/, 'second of two');
+
+# directives of an upstream that keeps no connections
+
+alone($t, 'keepalive_hints off;', 'keepalive_hints');
+alone($t, 'keepalive_hints on margin=2s;', 'keepalive_hints');
+
+for my $directive (
+	'keepalive_requests 10;', 'keepalive_time 10s;', 'keepalive_timeout 10s;'
+) {
+	my ($name) = $directive =~ /^(\w+)/;
+
+	# where nginx's own module keeps connections by default, they are its own
+
+	alone($t, $directive, by_default($t) ? undef : $name);
+}
+
+is(warns_of($t, "keepalive $_ keepalive_hints on; keepalive_requests 10;"
+	. ' keepalive_time 10s; keepalive_timeout 10s;'), '', "with keepalive $_")
+	for '16;', '0;';
+
+is(warns_of($t, 'keepalive_hints on; keepalive 16;'), '', 'keepalive after it');
 
 # and it works
 
@@ -109,6 +130,32 @@ sub warned {
 
 	is(warns_of($t, $directive), $message . place($t, $directive),
 		$parameters);
+}
+
+# directives in an upstream without keepalive
+
+sub alone {
+	my ($t, $directive, $name) = @_;
+
+	my $out = warns_of($t, $directive);
+	my $expected = '';
+
+	# the place is that of the upstream
+
+	if ($name) {
+		$expected = qq!"$name" has no effect without "keepalive"!
+			. ' in upstream "u"' . place($t, 'upstream u {');
+	}
+
+	is($out, $expected, "alone: $directive");
+}
+
+# nginx's own module keeps connections of upstreams without keepalive
+
+sub by_default {
+	my ($t) = @_;
+
+	return $t->has_module('upstream_keepalive') && $t->has_version('1.29.7');
 }
 
 # what nginx warns of, if there are no errors
