@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use allocator_api2::alloc::Global;
 use ngx_http_upstream_sliced_keepalive_module::pool::{
-    Deadline, Identity, Limits, Lookup, Pool, Protocol, Put, SliceLimits, Take,
+    Identity, Limits, Lookup, Pool, Protocol, Put, SliceLimits,
 };
 
 const HTTP: Protocol = Protocol { handler: 1, location: 0, tls: false };
@@ -27,8 +27,8 @@ fn address(connection: u32) -> [u8; 16] {
     address
 }
 
-fn put(pool: &mut Pool<u32, Global>, identity: Identity<'_>, lookup: &mut Lookup, value: u32) {
-    let put = pool.put(|| identity, lookup, value, Deadline::MAX, u32::MAX);
+fn put(pool: &mut Pool<Global>, identity: Identity<'_>, lookup: &mut Lookup) {
+    let put = black_box(pool.put(&identity, lookup, u32::MAX));
     assert!(matches!(put, Put::Kept(_)), "a connection was not kept");
 }
 
@@ -51,7 +51,7 @@ fn main() -> Result<(), String> {
         Identity { key: key.as_bytes(), address, protocol: HTTP }
     };
     for i in 0..connections {
-        put(&mut pool, identity(i), &mut Lookup::default(), i);
+        put(&mut pool, identity(i), &mut Lookup::default());
     }
 
     let start = Instant::now();
@@ -59,9 +59,10 @@ fn main() -> Result<(), String> {
         // A stride that visits all, and not in the order of memory.
         let i = (u64::from(operation) * 40_503 % u64::from(connections)) as u32;
         let mut lookup = Lookup::default();
-        let taken = pool.take(|| identity(i), &mut lookup, 0);
-        assert!(matches!(taken, Take::Found(_)), "a connection was not found");
-        put(&mut pool, identity(i), &mut lookup, black_box(i));
+        let found = pool.find(&identity(i), &mut lookup);
+        let taken = found.is_some_and(|slot| pool.take(black_box(slot)));
+        assert!(taken, "a connection was not found");
+        put(&mut pool, identity(i), &mut lookup);
     }
     println!("{:.1}", start.elapsed().as_nanos() as f64 / f64::from(operations));
     Ok(())

@@ -6,6 +6,7 @@
 //! connections without looking at the slice.
 
 use core::ffi::{CStr, c_char, c_void};
+use core::iter;
 
 use nginx_sys::{
     ngx_array_t, ngx_command_t, ngx_conf_t, ngx_http_conf_ctx_t, ngx_http_module_t, ngx_module_t,
@@ -24,13 +25,10 @@ const NAME: &CStr = c"ngx_http_upstream_keepalive_module";
 ///
 /// `cf` is being read inside of an upstream, and `cmd` is the directive.
 pub unsafe fn pass_on(cf: *mut ngx_conf_t, cmd: *mut ngx_command_t) -> *mut c_char {
-    // SAFETY: as promised.
-    unsafe {
-        match nginx::module(cf, NAME) {
-            Some(module) => call(cf, module, (*cmd).name.as_bytes()),
-            None => NGX_CONF_OK,
-        }
-    }
+    // SAFETY: the configuration is being read, and the directive is valid.
+    let (module, name) = unsafe { (nginx::module(cf, NAME), (*cmd).name) };
+    // SAFETY: the module's directives of these names belong to upstreams.
+    module.map_or(NGX_CONF_OK, |module| unsafe { call(cf, module, name.as_bytes()) })
 }
 
 /// Whether the built-in module keeps the connections of an upstream without a `keepalive`.
@@ -39,7 +37,7 @@ pub unsafe fn pass_on(cf: *mut ngx_conf_t, cmd: *mut ngx_command_t) -> *mut c_ch
 ///
 /// `cf` is being read.
 pub unsafe fn is_default(cf: *mut ngx_conf_t) -> bool {
-    // SAFETY: as promised.
+    // SAFETY: the configuration is being read.
     unsafe { nginx::module(cf, NAME).is_some_and(|module| keeps_by_default(module)) }
 }
 
@@ -58,21 +56,23 @@ unsafe fn keeps_by_default(module: *mut ngx_module_t) -> bool {
 ///
 /// `cf` is being read inside of an upstream.
 pub unsafe fn silence(cf: *mut ngx_conf_t) -> *mut c_char {
-    // SAFETY: as promised. The built-in handler reads the arguments and keeps nothing of them; the
-    // old ones are put back.
+    // SAFETY: the configuration is being read.
+    let (module, pool) = unsafe { (nginx::module(cf, NAME), (*cf).pool) };
+    // SAFETY: the module is the built-in one.
+    let Some(module) = module.filter(|&module| unsafe { keeps_by_default(module) }) else {
+        return NGX_CONF_OK;
+    };
+    let mut words = [ngx_string!("keepalive"), ngx_string!("0")];
+    let mut args = ngx_array_t {
+        elts: (&raw mut words).cast(),
+        nelts: words.len(),
+        size: size_of::<ngx_str_t>(),
+        nalloc: words.len(),
+        pool,
+    };
+    // SAFETY: the built-in handler reads the arguments and keeps nothing of them; the old ones are
+    // put back.
     unsafe {
-        let Some(module) = nginx::module(cf, NAME) else { return NGX_CONF_OK };
-        if !keeps_by_default(module) {
-            return NGX_CONF_OK;
-        }
-        let mut words = [ngx_string!("keepalive"), ngx_string!("0")];
-        let mut args = ngx_array_t {
-            elts: (&raw mut words).cast(),
-            nelts: words.len(),
-            size: size_of::<ngx_str_t>(),
-            nalloc: words.len(),
-            pool: (*cf).pool,
-        };
         let original = core::mem::replace(&mut (*cf).args, &raw mut args);
         let rv = call(cf, module, b"keepalive");
         (*cf).args = original;
@@ -87,21 +87,31 @@ pub unsafe fn silence(cf: *mut ngx_conf_t) -> *mut c_char {
 /// `cf` is being read inside of an upstream, and `module` is an HTTP module whose directives of
 /// this name belong to the upstream.
 unsafe fn call(cf: *mut ngx_conf_t, module: *mut ngx_module_t, name: &[u8]) -> *mut c_char {
-    // SAFETY: the commands end with an empty one. Inside of an upstream, the context holds the
-    // configurations of the upstream by `ctx_index`.
+    // SAFETY: the module is valid, and so are its commands.
+    let mut commands = unsafe { commands((*module).commands) };
+    // SAFETY: its commands are valid.
+    let cmd = commands.find(|&cmd| unsafe { (*cmd).name.as_bytes() == name });
+    // SAFETY: its commands are valid.
+    let Some((cmd, set)) = cmd.and_then(|cmd| Some((cmd, unsafe { (*cmd).set }?))) else {
+        return NGX_CONF_OK;
+    };
+    // SAFETY: inside of an upstream, the context holds the configurations of the upstream by
+    // `ctx_index`, and the handler expects that of its module.
     unsafe {
-        let mut cmd = (*module).commands;
-        while !cmd.is_null() && !(*cmd).name.is_empty() {
-            if (*cmd).name.as_bytes() == name {
-                let context = (*cf).ctx.cast::<ngx_http_conf_ctx_t>();
-                let conf: *mut c_void = *(*context).srv_conf.add((*module).ctx_index);
-                return match (*cmd).set {
-                    Some(set) => set(cf, cmd, conf),
-                    None => NGX_CONF_OK,
-                };
-            }
-            cmd = cmd.add(1);
-        }
+        let context = (*cf).ctx.cast::<ngx_http_conf_ctx_t>();
+        let conf: *mut c_void = *(*context).srv_conf.add((*module).ctx_index);
+        set(cf, cmd, conf)
     }
-    NGX_CONF_OK
+}
+
+/// The commands of a module, of which there may be none.
+///
+/// # Safety
+///
+/// They end with an empty one.
+unsafe fn commands(first: *mut ngx_command_t) -> impl Iterator<Item = *mut ngx_command_t> {
+    // SAFETY: there is one more command after each that is not empty.
+    iter::successors(Some(first), |&cmd| Some(unsafe { cmd.add(1) }))
+        // SAFETY: the commands before an empty one are valid, and so is that.
+        .take_while(|&cmd| !cmd.is_null() && unsafe { !(*cmd).name.is_empty() })
 }

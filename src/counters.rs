@@ -134,13 +134,13 @@ impl Refused {
     }
 }
 
-impl From<pool::Refused> for Refused {
-    fn from(refused: pool::Refused) -> Self {
+impl From<pool::NotKept> for Refused {
+    fn from(refused: pool::NotKept) -> Self {
         match refused {
-            pool::Refused::Disabled => Refused::Disabled,
-            pool::Refused::SliceLimit => Refused::Limit,
-            pool::Refused::KeyLength => Refused::Keylen,
-            pool::Refused::AddressLength => Refused::Address,
+            pool::NotKept::Disabled => Refused::Disabled,
+            pool::NotKept::SliceLimit => Refused::Limit,
+            pool::NotKept::KeyLength => Refused::Keylen,
+            pool::NotKept::AddressLength => Refused::Address,
         }
     }
 }
@@ -148,7 +148,7 @@ impl From<pool::Refused> for Refused {
 /// The counters of one worker for one upstream. All zeroes is a block that was never used.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
-pub struct Block {
+pub struct WorkerCounters {
     owner: AtomicU32,
     /// The slices that hold idle connections.
     slices: AtomicU32,
@@ -162,10 +162,10 @@ pub struct Block {
     refused: [AtomicU64; Refused::ALL.len()],
 }
 
-impl Block {
+impl WorkerCounters {
     /// An unused block.
     pub const fn new() -> Self {
-        Block {
+        WorkerCounters {
             owner: AtomicU32::new(0),
             slices: AtomicU32::new(0),
             hits: AtomicU64::new(0),
@@ -241,12 +241,12 @@ impl Block {
     /// What was counted, each number read once, so that they agree: `idle` is what was saved and
     /// has not left. The end of a connection is read before its beginning, so that it is not below
     /// zero while the owner counts.
-    fn read(&self) -> Counts {
+    fn read(&self) -> Totals {
         let read = |counter: &AtomicU64| counter.load(Relaxed);
-        let mut counts = Counts {
+        let mut counts = Totals {
             refused: self.refused.each_ref().map(read),
             closed: self.closed.each_ref().map(read),
-            ..Counts::default()
+            ..Totals::default()
         };
         counts.close(read(&self.lost));
         counts.hits = read(&self.hits);
@@ -265,7 +265,7 @@ fn add(counter: &AtomicU64) {
 
 /// What all workers together have counted for one upstream.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Counts {
+pub struct Totals {
     /// The workers that live.
     pub workers: u32,
     /// The idle connections of workers that live.
@@ -284,20 +284,20 @@ pub struct Counts {
     refused: [u64; Refused::ALL.len()],
 }
 
-impl Counts {
+impl Totals {
     /// Sums up blocks. `lives` tells whether there is such a process.
     pub fn sum<'a>(
-        blocks: impl IntoIterator<Item = &'a Block>,
+        blocks: impl IntoIterator<Item = &'a WorkerCounters>,
         lives: impl Fn(Pid) -> bool,
     ) -> Self {
-        let mut counts = Counts::default();
+        let mut counts = Totals::default();
         for block in blocks {
             counts.add(block, &lives);
         }
         counts
     }
 
-    fn add(&mut self, block: &Block, lives: impl Fn(Pid) -> bool) {
+    fn add(&mut self, block: &WorkerCounters, lives: impl Fn(Pid) -> bool) {
         let counts = block.read();
         let owner = block.owner.load(Relaxed);
         if owner != 0 && lives(owner) {
@@ -350,23 +350,23 @@ fn add_all<const N: usize>(sums: &mut [u64; N], counts: &[u64; N]) {
 mod tests {
     use super::*;
 
-    fn closed(counts: &Counts, why: Closed) -> u64 {
+    fn closed(counts: &Totals, why: Closed) -> u64 {
         counts.closed().find(|&(name, _)| name == why.name()).unwrap().1
     }
 
     #[test]
     fn each_reason_has_a_place_and_a_name_of_its_own() {
         for (i, &why) in Closed::ALL.iter().enumerate() {
-            let block = Block::new();
+            let block = WorkerCounters::new();
             block.closed(why);
-            let counts = Counts::sum([&block], |_| true);
+            let counts = Totals::sum([&block], |_| true);
             let found: Vec<_> = counts.closed().filter(|&(_, n)| n == 1).collect();
             assert_eq!((why as usize, found), (i, vec![(why.name(), 1)]));
         }
         for (i, &why) in Refused::ALL.iter().enumerate() {
-            let block = Block::new();
+            let block = WorkerCounters::new();
             block.refused(why);
-            let counts = Counts::sum([&block], |_| true);
+            let counts = Totals::sum([&block], |_| true);
             let found: Vec<_> = counts.refused().filter(|&(_, n)| n == 1).collect();
             assert_eq!((why as usize, found), (i, vec![(why.name(), 1)]));
         }
@@ -374,7 +374,7 @@ mod tests {
 
     #[test]
     fn idle_is_what_was_saved_and_has_not_left() {
-        let block = Block::new();
+        let block = WorkerCounters::new();
         block.claim(7);
         for _ in 0..5 {
             block.miss();
@@ -383,14 +383,14 @@ mod tests {
         block.hit();
         block.closed(Closed::Timeout);
         block.set_slices(Some(2));
-        let counts = Counts::sum([&block], |pid| pid == 7);
+        let counts = Totals::sum([&block], |pid| pid == 7);
         assert_eq!((counts.workers, counts.idle, counts.slices), (1, 3, 2));
         assert_eq!((counts.requests(), counts.hits, counts.misses, counts.saved), (6, 1, 5, 5));
     }
 
     #[test]
     fn numbers_agree_while_the_owner_counts() {
-        let block = Block::new();
+        let block = WorkerCounters::new();
         block.claim(7);
         std::thread::scope(|scope| {
             let owner = scope.spawn(|| {
@@ -403,7 +403,7 @@ mod tests {
                 }
             });
             while !owner.is_finished() {
-                let counts = Counts::sum([&block], |_| true);
+                let counts = Totals::sum([&block], |_| true);
                 let closed: u64 = counts.closed().map(|(_, n)| n).sum();
                 assert_eq!(counts.saved.wrapping_sub(closed + counts.hits), counts.idle);
             }
@@ -412,21 +412,21 @@ mod tests {
 
     #[test]
     fn workers_are_summed_up() {
-        let blocks = [const { Block::new() }; 3];
+        let blocks = [const { WorkerCounters::new() }; 3];
         for (pid, block) in (7..).zip(&blocks[..2]) {
             block.claim(pid);
             block.saved();
             block.set_slices(Some(1));
             block.refused(Refused::Time);
         }
-        let counts = Counts::sum(&blocks, |_| true);
+        let counts = Totals::sum(&blocks, |_| true);
         assert_eq!((counts.workers, counts.idle, counts.slices, counts.saved), (2, 2, 2, 2));
         assert!(counts.refused().any(|refused| refused == ("time", 2)));
     }
 
     #[test]
     fn what_a_killed_worker_had_is_closed() {
-        let block = Block::new();
+        let block = WorkerCounters::new();
         block.claim(7);
         for _ in 0..3 {
             block.saved();
@@ -436,49 +436,49 @@ mod tests {
 
         // Nobody lives; each time it is looked at, the same.
         for _ in 0..2 {
-            let counts = Counts::sum([&block], |_| false);
+            let counts = Totals::sum([&block], |_| false);
             assert_eq!((counts.workers, counts.idle, counts.slices), (0, 0, 0));
             assert_eq!((counts.saved, closed(&counts, Closed::Shutdown)), (3, 3));
         }
         // Another process of the same number is not the worker.
-        let counts = Counts::sum([&block], |_| true);
+        let counts = Totals::sum([&block], |_| true);
         assert_eq!((counts.workers, counts.idle, counts.slices), (0, 0, 0));
 
         // The next worker in its place.
         block.claim(8);
         block.saved();
         block.set_slices(Some(1));
-        let counts = Counts::sum([&block], |pid| pid == 8);
+        let counts = Totals::sum([&block], |pid| pid == 8);
         assert_eq!((counts.workers, counts.idle, counts.slices), (1, 1, 1));
         assert_eq!((counts.saved, closed(&counts, Closed::Shutdown)), (4, 3));
     }
 
     #[test]
     fn a_worker_that_ends_is_none() {
-        let block = Block::new();
+        let block = WorkerCounters::new();
         block.claim(7);
         block.saved();
         block.release(8);
-        assert_eq!(Counts::sum([&block], |_| true).workers, 1);
+        assert_eq!(Totals::sum([&block], |_| true).workers, 1);
         block.release(7);
-        let counts = Counts::sum([&block], |_| true);
+        let counts = Totals::sum([&block], |_| true);
         assert_eq!((counts.workers, counts.idle, closed(&counts, Closed::Shutdown)), (0, 0, 1));
         block.closed(Closed::Shutdown);
-        assert_eq!(closed(&Counts::sum([&block], |_| true), Closed::Shutdown), 1);
+        assert_eq!(closed(&Totals::sum([&block], |_| true), Closed::Shutdown), 1);
     }
 
     #[test]
     fn a_worker_that_claims_its_own_block_loses_nothing() {
-        let block = Block::new();
+        let block = WorkerCounters::new();
         block.claim(7);
         block.saved();
         block.claim(7);
-        let counts = Counts::sum([&block], |_| true);
+        let counts = Totals::sum([&block], |_| true);
         assert_eq!((counts.idle, closed(&counts, Closed::Shutdown)), (1, 0));
     }
 
     #[test]
     fn a_block_is_whole_cache_lines() {
-        assert_eq!((align_of::<Block>(), size_of::<Block>()), (64, 256));
+        assert_eq!((align_of::<WorkerCounters>(), size_of::<WorkerCounters>()), (64, 192));
     }
 }

@@ -1,41 +1,42 @@
 //! An nginx module that replaces the `keepalive` directive of `upstream {}` and keeps idle
 //! connections in slices: a connection is only ever reused under the same slice key.
 //!
-//! The map of the house:
+//! The rooms, from top to bottom; each uses only those below it:
 //!
-//! - [`conf`]: the directives and the configuration of an upstream; [`conf::params`] is the
-//!   grammar of the directive's arguments.
-//! - [`pool`]: the sliced idle pool. It decides everything: what is reused, what is kept, what is
-//!   closed.
-//! - [`hints`]: the grammar of the `Keep-Alive` response header.
-//! - `peer`: the hooks around the balancer, which ask the pool and do what it says.
-//! - `idle`: a connection while it is idle.
-//! - `builtin`: nginx's own keepalive module: find it, silence it, pass directives on.
-//! - [`counters`]: what happens to connections, counted; `zone` is the memory in which the workers
-//!   share it.
-//! - `status`: the directive `keepalive_status`, which shows it, and the formats.
-//! - `tls_sessions`: a warning about a configuration in which nginx mixes TLS sessions.
-//! - `variables`: what a request did, for logs; `trace` remembers it.
+//! - `module`: tables, directive handlers, process hooks. It sets upstreams up, and warns.
+//! - `variables`: what the module did for a request, for logs. `status`: the counters of upstreams.
+//! - `peer`: the callbacks around the balancer. `trace` remembers a request's attempts.
+//! - `idle`: a parked connection: park, wake, close.
+//! - `upstream`: the live upstream of a worker, which owns every change of state.
+//! - [`conf`]: arguments become settings; [`conf::params`] is their grammar.
+//! - `zone`: shared memory for the counters.
+//! - [`policy`]: the rules of reuse. [`counters`]: what happens to connections. [`pool`]: the slots
+//!   of idle connections, in slices. [`hints`]: the grammar of the `Keep-Alive` response header.
+//! - `builtin`: nginx's own keepalive module. `tls_sessions`: where nginx mixes TLS sessions.
 //! - `nginx`: the few wrappers that the `ngx` crate lacks.
 //!
-//! A request's way through: `conf` → `peer::init` → `peer::get` → `pool.take` → `idle::wake`; and
-//! back: `peer::free` → `pool.put` → `idle::park`.
+//! A request's way: settings → `peer` → `upstream.find` → `upstream.take` → `idle::wake`; and back:
+//! `peer` → `policy` → `upstream.keep` → `idle::park`.
 //!
-//! `pool`, `hints`, `conf::params`, `counters` and the formats are pure: no unsafe code, nothing of nginx, tested by
-//! themselves. The rest is the border to nginx: it has no policy, and its callbacks never panic.
+//! `policy`, `pool`, `hints`, `conf::params`, `counters` and the formats of the status are pure: no
+//! unsafe code, nothing of nginx, the time as an argument. The rest is the border to nginx: it has
+//! no policy, and its callbacks never panic.
 
 mod builtin;
 pub mod conf;
 pub mod counters;
 pub mod hints;
 mod idle;
+mod module;
 mod nginx;
 mod peer;
+pub mod policy;
 pub mod pool;
 mod status;
 #[cfg(ngx_feature = "http_ssl")]
 mod tls_sessions;
 mod trace;
+mod upstream;
 mod variables;
 mod zone;
 
@@ -56,7 +57,7 @@ mod exports {
 
     #[unsafe(no_mangle)]
     static mut ngx_modules: [*const ngx_module_t; 2] =
-        [&raw const crate::conf::ngx_http_upstream_sliced_keepalive_module, ptr::null()];
+        [&raw const crate::module::ngx_http_upstream_sliced_keepalive_module, ptr::null()];
 
     #[unsafe(no_mangle)]
     static mut ngx_module_names: [*const c_char; 2] = [NAME.as_ptr(), ptr::null()];

@@ -6,15 +6,24 @@ use core::ptr::{self, NonNull};
 use core::{iter, slice};
 
 use nginx_sys::{
-    NGX_OK, ngx_conf_t, ngx_http_compile_complex_value, ngx_http_compile_complex_value_t,
-    ngx_http_complex_value, ngx_http_complex_value_t, ngx_http_get_flushed_variable,
-    ngx_http_get_variable_index, ngx_http_request_t, ngx_int_t, ngx_list_part_t, ngx_list_t,
-    ngx_module_t, ngx_palloc, ngx_pool_cleanup_add, ngx_pool_cleanup_pt, ngx_pool_t, ngx_str_t,
-    ngx_table_elt_t, ngx_uint_t, sockaddr, socklen_t,
+    NGX_ERROR, NGX_OK, ngx_conf_t, ngx_current_msec, ngx_exiting, ngx_http_compile_complex_value,
+    ngx_http_compile_complex_value_t, ngx_http_complex_value, ngx_http_complex_value_t,
+    ngx_http_get_flushed_variable, ngx_http_get_variable_index, ngx_http_request_t,
+    ngx_http_upstream_main_conf_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_list_part_t,
+    ngx_list_t, ngx_module_t, ngx_palloc, ngx_pool_cleanup_add, ngx_pool_cleanup_pt, ngx_pool_t,
+    ngx_str_t, ngx_table_elt_t, ngx_terminate, ngx_uint_t, sockaddr, socklen_t,
 };
+
+pub use self::connection::Connection;
+use crate::policy::Time;
+
+mod connection;
 
 /// `NGX_OK` as a status that a callback returns.
 pub const OK: ngx_int_t = NGX_OK as ngx_int_t;
+
+/// `NGX_ERROR` as a status that a callback returns.
+pub const ERROR: ngx_int_t = NGX_ERROR as ngx_int_t;
 
 /// Writes a debug message of the `debug_http` kind, as `ngx_log_debug()` does. Nothing is
 /// formatted unless such messages are logged.
@@ -24,6 +33,42 @@ macro_rules! log_debug_http {
     };
 }
 pub(crate) use log_debug_http;
+
+unsafe extern "C" {
+    /// This module. It is defined where its tables are, which know all of the code, and declared
+    /// here for code that needs its address: as the tag of a zone, and for its `ctx_index`.
+    static mut ngx_http_upstream_sliced_keepalive_module: ngx_module_t;
+}
+
+/// The address of this module.
+pub fn this_module_ptr() -> *mut ngx_module_t {
+    &raw mut ngx_http_upstream_sliced_keepalive_module
+}
+
+/// This module.
+pub fn this_module() -> &'static ngx_module_t {
+    // SAFETY: nginx writes to the module only while it starts or reads its configuration, and no
+    // reference is held then.
+    unsafe { &*this_module_ptr() }
+}
+
+/// The upstreams of a configuration.
+pub fn upstreams(conf: &ngx_http_upstream_main_conf_t) -> &[*mut ngx_http_upstream_srv_conf_t] {
+    // SAFETY: `upstreams` is an array of these.
+    unsafe { conf.upstreams.as_slice() }
+}
+
+/// The time, in milliseconds, as nginx saw it last.
+pub fn now() -> Time {
+    // SAFETY: nginx sets it.
+    unsafe { ngx_current_msec as Time }
+}
+
+/// Whether the worker is shutting down.
+pub fn is_exiting() -> bool {
+    // SAFETY: nginx sets both.
+    unsafe { ngx_terminate != 0 || ngx_exiting != 0 }
+}
 
 /// A module by its name, if nginx has it.
 ///
@@ -52,7 +97,7 @@ pub unsafe fn module(cf: *mut ngx_conf_t, name: &CStr) -> Option<*mut ngx_module
 ///
 /// `pool` is a valid pool.
 pub unsafe fn allocate<T>(pool: *mut ngx_pool_t, value: T) -> Option<NonNull<T>> {
-    // SAFETY: as promised.
+    // SAFETY: the pool is valid.
     unsafe { allocate_with(pool, || value, &[]) }
 }
 
@@ -110,7 +155,7 @@ pub unsafe fn add_cleanup(
 ///
 /// The address is valid, and the answer is used no longer than it is.
 pub unsafe fn address<'a>(sockaddr: *const sockaddr, socklen: socklen_t) -> &'a [u8] {
-    // SAFETY: as promised.
+    // SAFETY: the address is of this length.
     let address = unsafe { slice::from_raw_parts(sockaddr.cast::<u8>(), socklen as usize) };
     // SAFETY: any address has a family.
     if unsafe { (*sockaddr).sa_family } != libc::AF_UNIX as u16 {
@@ -148,14 +193,14 @@ pub fn is_named(line: &ngx_table_elt_t, name: &[u8]) -> bool {
 }
 
 /// Text with variables, compiled.
-pub enum Text {
+pub enum ComplexValue {
     /// One variable and nothing else, by nginx's index: nothing is put together.
     Variable(ngx_uint_t),
     /// Any text.
-    Complex(ngx_http_complex_value_t),
+    Text(ngx_http_complex_value_t),
 }
 
-impl Text {
+impl ComplexValue {
     /// Compiles a variable. nginx has logged the error if the answer is `None`.
     ///
     /// # Safety
@@ -165,7 +210,7 @@ impl Text {
         let mut name = as_ngx_str(name);
         // SAFETY: `cf` is being read; nginx copies the name.
         let index = unsafe { ngx_http_get_variable_index(cf, &raw mut name) };
-        ngx_uint_t::try_from(index).ok().map(Text::Variable)
+        ngx_uint_t::try_from(index).ok().map(ComplexValue::Variable)
     }
 
     /// Compiles text with variables. nginx has logged the error if the answer is `None`.
@@ -185,7 +230,7 @@ impl Text {
         // SAFETY: all that `compile` points to is valid during the call. nginx copies the text's
         // pointer, not the pointer to it, so `value` may be moved and `text` may go.
         let rc = unsafe { ngx_http_compile_complex_value(&raw mut compile) };
-        (rc == OK).then_some(Text::Complex(value))
+        (rc == OK).then_some(ComplexValue::Text(value))
     }
 
     /// Evaluates the text for a request; `None` if there is no memory. The bytes may be the
@@ -197,7 +242,7 @@ impl Text {
     pub unsafe fn evaluate(&self, request: *mut ngx_http_request_t) -> Option<ngx_str_t> {
         let mut text = ngx_str_t::empty();
         match self {
-            Text::Variable(index) => {
+            ComplexValue::Variable(index) => {
                 // SAFETY: the request is valid, and nginx has given the index.
                 let value = unsafe { ngx_http_get_flushed_variable(request, *index).as_ref() }?;
                 // As in any text: a variable that is not there is empty.
@@ -206,7 +251,7 @@ impl Text {
                 }
                 Some(text)
             }
-            Text::Complex(value) => {
+            ComplexValue::Text(value) => {
                 let value = ptr::from_ref(value).cast_mut();
                 // SAFETY: the request is valid; nginx only reads the compiled value.
                 let rc = unsafe { ngx_http_complex_value(request, value, &raw mut text) };

@@ -2,21 +2,20 @@
 //!
 //! Ground rules:
 //!
-//! - The pool knows nothing of nginx. It keeps values of any small type, and its caller closes the
-//!   connections that the pool lets go of, *after* the call: nginx may call back into the module
-//!   while it closes one.
+//! - The pool knows nothing of nginx, and nothing of connections either: it answers with the numbers
+//!   of slots, and its caller knows which connection is in which. The caller closes what the pool
+//!   lets go of, *after* the call: nginx may call back into the module while it closes one.
 //! - Everything is allocated by [`Pool::new_in`]. From then on, nothing is.
 //! - Every operation costs the same, however many connections, slices or servers there are: nodes
 //!   lie in slabs, lists and hash chains run through them as indices.
-//! - What has become empty is as good as gone, but stays where it is until its place is needed:
-//!   the next request is likely to be of the same key.
-//! - What a hit does is inlined, and what else there may be is not, so that it costs a hit nothing.
+//! - An empty slice or peer counts as gone, but stays where it is until its place is needed: the next
+//!   request is likely to have the same key.
 //! - Nothing here panics. An index that leads nowhere is an operation without effect.
 //!
 //! ```text
 //!  slices   key, count, recently used ─┐      found by key
 //!    └─ peers   address, protocol ─────┤      found by slice, address and protocol
-//!         └─ slots   connection ───────┘      in three lists: of its peer, of its slice, of all
+//!         └─ slots ────────────────────┘      in three lists: of its peer, of its slice, of all
 //! ```
 
 #![forbid(unsafe_code)]
@@ -63,18 +62,12 @@ pub struct SliceLimits {
     pub key_length: Length,
 }
 
-/// A point in time, in milliseconds of any clock that does not go back.
-pub type Time = u64;
-
-/// When a connection is no longer used; the last moment there is if it may be used at any time.
-pub type Deadline = Time;
-
 /// What a connection speaks, as far as connections that differ in it must not be mixed. The pool
 /// only compares the numbers.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Protocol {
     /// Tells the handler that makes requests for this connection.
-    pub handler: usize,
+    pub handler: u16,
     /// Tells the location, if connections are not shared among locations, and else is 0.
     pub location: usize,
     /// Whether the connection is encrypted.
@@ -111,40 +104,33 @@ impl Default for Lookup {
 }
 
 /// Where a connection is kept, until it is taken or removed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct SlotIndex(u32);
 
 impl SlotIndex {
+    /// The slot of a number.
+    pub fn new(number: u32) -> Self {
+        SlotIndex(number)
+    }
+
     /// The number of the slot, below the limit of connections.
     pub fn get(self) -> u32 {
         self.0
     }
 }
 
-/// The answer of [`Pool::take`].
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Take<T> {
-    /// The connection has left the pool to be used.
-    Found(T),
-    /// This connection has left the pool because it was idle for too long: close it, and ask
-    /// again.
-    Close(T),
-    /// There is none.
-    Nothing,
-}
-
 /// The answer of [`Pool::put`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Put<T> {
+pub enum Put {
     /// The connection is kept, in this slot.
     Kept(SlotIndex),
-    /// This other connection has left the pool to make room: close it, and put again.
-    Close(T, Evicted),
+    /// The connection of this slot has left the pool to make room: close it, and put again.
+    Close(SlotIndex, Evicted),
     /// The connection is not kept.
-    Refused(Refused),
+    NotKept(NotKept),
 }
 
-/// What a connection made room for.
+/// The limit that a connection made room for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Evicted {
     /// The limit of connections.
@@ -157,7 +143,7 @@ pub enum Evicted {
 
 /// Why a connection is not kept.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Refused {
+pub enum NotKept {
     /// The limit of connections or of slices is zero.
     Disabled,
     /// The limit of its slice is zero.
@@ -168,9 +154,9 @@ pub enum Refused {
     AddressLength,
 }
 
-/// What is to be known of a slice.
+/// A slice that holds idle connections.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Slice<'a> {
+pub struct UsedSlice<'a> {
     /// Its key.
     pub key: &'a [u8],
     /// How many idle connections it holds.
@@ -180,22 +166,14 @@ pub struct Slice<'a> {
 }
 
 // The memory of a connection besides that of its slice is as much as nginx's keepalive module
-// needs, which is 152 bytes, with the address, of at most 28 bytes (IPv6), and the 16 bytes that a
+// needs, which is 152 bytes, with the address, of at most 28 bytes (IPv6), and the 32 bytes that a
 // caller may want to keep.
-const _: () = {
-    let slot = size_of::<Slot<core::ptr::NonNull<u8>>>();
-    assert!(slot + size_of::<Peer>() + size_of::<u32>() + 28 + 16 <= 152);
-};
+const _: () = assert!(size_of::<Slot>() + size_of::<Peer>() + size_of::<u32>() + 28 + 32 <= 152);
 
-/// Idle connections of the type `T`, in slices.
-pub struct Pool<T, A: Allocator> {
-    slots: Slots<T, A>,
+/// The slots of idle connections, in slices.
+pub struct Pool<A: Allocator> {
+    slots: Slots<A>,
     recently_saved: List<InPool>,
-    /// The slot of the connection that was saved by the last operation: it often is the first to be
-    /// taken again, so it is in no list and counted nowhere yet. [`NIL`] if there is none.
-    last: u32,
-    /// Whether that one is alone in its slice.
-    unsettled: bool,
     peers: Peers<A>,
     slices: Option<Slices<A>>,
     hasher: Hasher,
@@ -206,7 +184,7 @@ pub struct Pool<T, A: Allocator> {
     limits: Limits,
 }
 
-impl<T: Copy, A: Allocator + Clone> Pool<T, A> {
+impl<A: Allocator + Clone> Pool<A> {
     /// Makes an empty pool; all the memory that it will ever use is allocated here. Nobody but the
     /// caller should know the seed.
     ///
@@ -218,8 +196,6 @@ impl<T: Copy, A: Allocator + Clone> Pool<T, A> {
         Ok(Pool {
             slots: Slots::new_in(connections, allocator.clone())?,
             recently_saved: List::new(),
-            last: NIL,
-            unsettled: false,
             // A peer in use holds one connection at least.
             peers: Peers::new_in(connections, address_length, allocator.clone())?,
             slices: match slices {
@@ -234,111 +210,78 @@ impl<T: Copy, A: Allocator + Clone> Pool<T, A> {
     }
 }
 
-impl<T: Copy, A: Allocator> Pool<T, A> {
-    /// Takes the most recently saved connection that was saved under this identity, unless its
-    /// deadline has come: then it must be closed, and the next one may do.
+impl<A: Allocator> Pool<A> {
+    /// The most recently saved connection of an identity. It stays until it is taken or removed.
     ///
     /// `lookup` is new, or of this identity in this pool.
-    pub fn take<'a>(
-        &mut self,
-        identity: impl Fn() -> Identity<'a>,
-        lookup: &mut Lookup,
-        now: Time,
-    ) -> Take<T> {
-        let Some(peer) = self.find(identity, lookup) else { return Take::Nothing };
-        let Some((index, slot)) = self.front(peer) else { return Take::Nothing };
-        let (value, expired) = (slot.value, slot.deadline <= now);
-        self.take_out(index, !expired);
-        if expired { Take::Close(value) } else { Take::Found(value) }
+    #[inline(always)]
+    pub fn find(&self, identity: &Identity<'_>, lookup: &mut Lookup) -> Option<SlotIndex> {
+        let peer = self.peer(identity, lookup)?;
+        self.peers.get(peer)?.slots.front().map(SlotIndex)
     }
 
-    /// Keeps a connection under an identity until its deadline, if no limit forbids it.
-    /// `slice_limit` is the most connections that its slice may hold, and `lookup` is new, or of
-    /// this identity in this pool: then there may be no need to know the identity again.
+    /// The connection of a slot leaves the pool, to be used: a hit of its slice. `false` if there is
+    /// none.
+    pub fn take(&mut self, slot: SlotIndex) -> bool {
+        self.take_out(slot, true).is_some()
+    }
+
+    /// The connection of a slot leaves the pool, to be closed. `false` if there is none.
+    pub fn remove(&mut self, slot: SlotIndex) -> bool {
+        self.take_out(slot, false).is_some()
+    }
+
+    /// Finds a slot for a connection of an identity, if no limit forbids it. `slice_limit` is the
+    /// most connections that its slice may hold, and `lookup` is new, or of this identity in this
+    /// pool.
     ///
-    /// The answer may be another connection, which has left the pool for this one. Put again after
-    /// it was closed: each time there is one connection less in the way.
-    pub fn put<'a>(
-        &mut self,
-        identity: impl FnOnce() -> Identity<'a>,
-        lookup: &mut Lookup,
-        value: T,
-        deadline: Deadline,
-        slice_limit: u32,
-    ) -> Put<T> {
-        self.settle();
-        let found = self.found_before(lookup);
-        let room = found.and_then(|peer| Some((peer, self.room(peer, slice_limit)?)));
-        match room.and_then(|(peer, vacant)| self.keep(peer, vacant, value, deadline)) {
+    /// The answer may be the slot of another connection, which has left the pool for this one. Put
+    /// again after it was closed: each time there is one connection less in the way.
+    pub fn put(&mut self, identity: &Identity<'_>, lookup: &mut Lookup, slice_limit: u32) -> Put {
+        let found = self.found_before(lookup).filter(|&peer| self.has_room(peer, slice_limit));
+        match found.and_then(|peer| self.keep(peer)) {
             Some(slot) => Put::Kept(slot),
-            None => self.put_anew(&identity(), lookup, (value, deadline), slice_limit),
-        }
-    }
-
-    /// Removes the connection that is kept in a slot.
-    pub fn remove(&mut self, slot: SlotIndex) -> Option<T> {
-        let SlotIndex(index) = slot;
-        let slot = self.slots.get(index).filter(|slot| slot.peer != NIL)?;
-        let value = slot.value;
-        self.take_out(index, false);
-        Some(value)
-    }
-
-    /// Takes back that the last [`Self::take`] by this lookup was a hit of its slice: the connection
-    /// that it found could not be used.
-    pub fn discount_hit(&mut self, lookup: &Lookup) {
-        if let (Some(slices), Some(peer)) = (&mut self.slices, self.peers.get(lookup.peer)) {
-            slices.discount_hit(peer.slice);
+            None => self.put_anew(identity, lookup, slice_limit),
         }
     }
 
     /// How many slices hold idle connections; `None` if one slice holds everything.
-    #[inline(always)]
     pub fn slices_in_use(&self) -> Option<u32> {
-        let slices = self.slices.as_ref()?;
-        Some(slices.in_use().wrapping_add(self.unsettled.into()))
+        self.slices.as_ref().map(Slices::in_use)
     }
 
     /// The slices that hold idle connections, in no order. There are none if one slice holds
     /// everything.
-    pub fn slices(&mut self) -> impl Iterator<Item = Slice<'_>> {
-        self.settle();
+    pub fn slices(&self) -> impl Iterator<Item = UsedSlice<'_>> {
         self.slices.iter().flat_map(Slices::iter)
     }
 
-    /// The deadline of the connection that is kept in a slot, or was the last one there.
-    pub fn deadline(&self, slot: SlotIndex) -> Option<Deadline> {
-        self.slots.get(slot.get()).map(|slot| slot.deadline)
-    }
-
-    /// Removes any connection, the least recently saved one first.
-    pub fn pop(&mut self) -> Option<T> {
-        self.settle();
-        self.recently_saved.back().and_then(|slot| self.remove(SlotIndex(slot)))
+    /// Removes the least recently saved connection.
+    pub fn pop(&mut self) -> Option<SlotIndex> {
+        let slot = SlotIndex(self.recently_saved.back()?);
+        self.remove(slot).then_some(slot)
     }
 
     /// The peer of this identity, which may be vacant.
     #[inline(always)]
-    fn find<'a>(&self, identity: impl Fn() -> Identity<'a>, lookup: &mut Lookup) -> Option<u32> {
+    fn peer(&self, identity: &Identity<'_>, lookup: &mut Lookup) -> Option<u32> {
         if let Some(peer) = self.found_before(lookup) {
             return Some(peer);
         }
         // The peer that was used last: without slices, it often is the one.
         let peer = match self.peers.get(self.recent) {
-            Some(peer)
-                if self.slices.is_none() && self.peers.is(self.recent, peer, &identity()) =>
-            {
+            Some(peer) if self.slices.is_none() && self.peers.is(self.recent, peer, identity) => {
                 self.recent
             }
-            _ => self.search(&identity(), lookup)?,
+            _ => self.search(identity, lookup)?,
         };
         lookup.peer = peer;
         lookup.found_at = self.births;
         Some(peer)
     }
 
-    /// What was found by an earlier call, if neither its place nor its slice's is that of another
-    /// one by now.
+    /// The peer of an earlier lookup, if neither its place nor its slice's is that of another one by
+    /// now.
     #[inline(always)]
     fn found_before(&self, lookup: &Lookup) -> Option<u32> {
         let peer = self.peers.get(lookup.peer)?;
@@ -356,7 +299,6 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
     }
 
     /// Whether a peer is that of an identity.
-    #[inline(never)]
     fn is(&self, index: u32, peer: &Peer, identity: &Identity<'_>) -> bool {
         let in_slice = |slices: &Slices<A>| slices.is(peer.slice, identity.key);
         self.peers.is(index, peer, identity) && self.slices.as_ref().is_none_or(in_slice)
@@ -366,49 +308,20 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
         *lookup.hashes.get_or_insert_with(|| self.hasher.hash(identity))
     }
 
-    /// Whether a peer's slice is vacant; `None` if it can take no more connections.
+    /// Whether a peer's slice can take one more connection. Its place is its own, even while it is
+    /// vacant.
     #[inline(always)]
-    fn room(&self, peer: u32, limit: u32) -> Option<bool> {
-        let Some(slices) = &self.slices else { return Some(false) };
-        let count = slices.count(self.peers.get(peer)?.slice)?;
-        (count < limit).then_some(count == 0)
+    fn has_room(&self, peer: u32, limit: u32) -> bool {
+        let Some(slices) = &self.slices else { return true };
+        let count = self.peers.get(peer).and_then(|peer| slices.count(peer.slice));
+        count.is_some_and(|count| count < limit)
     }
 
-    /// The most recently saved connection of a peer.
-    fn front(&self, peer: u32) -> Option<(u32, &Slot<T>)> {
-        if let Some(slot) = self.slots.get(self.last).filter(|slot| slot.peer == peer) {
-            return Some((self.last, slot));
-        }
-        let index = self.peers.get(peer)?.slots.front()?;
-        Some((index, self.slots.get(index)?))
-    }
-
-    /// Takes a connection out, to be used, or to be closed.
-    #[inline(always)]
-    fn take_out(&mut self, index: u32, used: bool) {
-        if index == self.last {
-            self.last = NIL;
-            self.unsettled = false;
-            self.touch(index, used);
-        } else {
-            self.settle();
-            self.unlink(index, used);
-        }
-        self.slots.release(index);
-    }
-
-    /// Marks the slice of a connection as used, which keeping it would have done.
-    fn touch(&mut self, index: u32, used: bool) -> Option<()> {
-        let slices = self.slices.as_mut()?;
-        slices.touch(self.peers.get(self.slots.get(index)?.peer)?.slice, used);
-        Some(())
-    }
-
-    #[inline(never)]
-    fn unlink(&mut self, index: u32, used: bool) -> Option<()> {
-        let slots = self.slots.nodes_mut();
-        let peer_index = slots.get(index as usize)?.peer;
+    /// Takes a connection out of its slot and its lists.
+    fn take_out(&mut self, SlotIndex(index): SlotIndex, used: bool) -> Option<()> {
+        let peer_index = self.slots.get(index)?.peer;
         let peer = self.peers.get_mut(peer_index)?;
+        let slots = self.slots.nodes_mut();
 
         peer.slots.remove(slots, index);
         self.recently_saved.remove(slots, index);
@@ -418,33 +331,15 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
         if peer.slots.is_empty() {
             self.peers.vacate(peer_index);
         }
+        self.slots.release(index);
         Some(())
     }
 
-    /// Keeps a connection for a peer, whose slice may be vacant. There is room for it.
-    #[inline(always)]
-    fn keep(&mut self, peer: u32, vacant: bool, value: T, deadline: Deadline) -> Option<SlotIndex> {
-        self.last = self.slots.insert(value, deadline, peer)?;
-        self.unsettled = vacant;
-        self.recent = peer;
-        Some(SlotIndex(self.last))
-    }
-
-    /// Puts the connection that was saved last where the others are. Whatever does not take just
-    /// that one out again begins with this.
-    fn settle(&mut self) {
-        if self.last != NIL {
-            let index = core::mem::replace(&mut self.last, NIL);
-            self.unsettled = false;
-            self.link(index);
-        }
-    }
-
-    #[inline(never)]
-    fn link(&mut self, index: u32) -> Option<()> {
-        let slots = self.slots.nodes_mut();
-        let peer_index = slots.get(index as usize)?.peer;
+    /// Keeps a connection for a peer, whose slice may be vacant. `None` if no slot is free.
+    fn keep(&mut self, peer_index: u32) -> Option<SlotIndex> {
         let peer = self.peers.get_mut(peer_index)?;
+        let index = self.slots.insert(peer_index)?;
+        let slots = self.slots.nodes_mut();
         let was_empty = peer.slots.is_empty();
 
         peer.slots.push_front(slots, index);
@@ -455,36 +350,30 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
         if was_empty {
             self.peers.occupy(peer_index);
         }
-        Some(())
+        self.recent = peer_index;
+        Some(SlotIndex(index))
     }
 
     /// Like [`Self::put`], where something is in the way or not there.
     #[cold]
     #[inline(never)]
-    fn put_anew(
-        &mut self,
-        identity: &Identity<'_>,
-        lookup: &mut Lookup,
-        (value, deadline): (T, Deadline),
-        slice_limit: u32,
-    ) -> Put<T> {
-        let peer = self.find(|| *identity, lookup);
+    fn put_anew(&mut self, identity: &Identity<'_>, lookup: &mut Lookup, slice_limit: u32) -> Put {
+        let peer = self.peer(identity, lookup);
         let slice = self.slice(peer, identity, lookup);
 
         if let Some(victim) = self.beyond(slice, slice_limit) {
             return self.close(victim, Evicted::SliceLimit);
         }
         if let Some(refused) = self.refuse(identity, slice_limit) {
-            return Put::Refused(refused);
+            return Put::NotKept(refused);
         }
         if let Some((victim, evicted)) = self.in_the_way(slice) {
             return self.close(victim, evicted);
         }
-        let vacant = slice.is_none_or(|slice| self.is_vacant(slice));
         let peer = peer.or_else(|| self.insert(identity, lookup, slice));
-        match peer.and_then(|peer| self.keep(peer, vacant, value, deadline)) {
+        match peer.and_then(|peer| self.keep(peer)) {
             Some(slot) => Put::Kept(slot),
-            None => Put::Refused(Refused::Disabled),
+            None => Put::NotKept(NotKept::Disabled),
         }
     }
 
@@ -502,32 +391,28 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
         }
     }
 
-    fn is_vacant(&self, slice: u32) -> bool {
-        self.slices.as_ref().and_then(|slices| slices.count(slice)) == Some(0)
-    }
-
     /// The least recently saved connection of a slice that is at its limit.
     fn beyond(&self, slice: Option<u32>, limit: u32) -> Option<u32> {
         let (slices, slice) = (self.slices.as_ref()?, slice?);
         if slices.count(slice)? >= limit { slices.back(slice) } else { None }
     }
 
-    fn refuse(&self, identity: &Identity<'_>, slice_limit: u32) -> Option<Refused> {
+    fn refuse(&self, identity: &Identity<'_>, slice_limit: u32) -> Option<NotKept> {
         if self.limits.connections == 0 {
-            return Some(Refused::Disabled);
+            return Some(NotKept::Disabled);
         }
         if let (Some(slices), Some(limits)) = (&self.slices, self.limits.slices) {
             if limits.slices == 0 {
-                return Some(Refused::Disabled);
+                return Some(NotKept::Disabled);
             }
             if slice_limit == 0 {
-                return Some(Refused::SliceLimit);
+                return Some(NotKept::SliceLimit);
             }
             if !slices.fits(identity.key) {
-                return Some(Refused::KeyLength);
+                return Some(NotKept::KeyLength);
             }
         }
-        (!self.peers.fits(identity.address)).then_some(Refused::AddressLength)
+        (!self.peers.fits(identity.address)).then_some(NotKept::AddressLength)
     }
 
     /// A connection that leaves before one of this slice fits: of the least recently used slice if
@@ -548,10 +433,12 @@ impl<T: Copy, A: Allocator> Pool<T, A> {
         Some((self.recently_saved.back()?, Evicted::Connections))
     }
 
-    fn close(&mut self, victim: u32, evicted: Evicted) -> Put<T> {
-        match self.remove(SlotIndex(victim)) {
-            Some(value) => Put::Close(value, evicted),
-            None => Put::Refused(Refused::Disabled),
+    fn close(&mut self, victim: u32, evicted: Evicted) -> Put {
+        let victim = SlotIndex(victim);
+        if self.remove(victim) {
+            Put::Close(victim, evicted)
+        } else {
+            Put::NotKept(NotKept::Disabled)
         }
     }
 

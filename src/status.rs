@@ -1,45 +1,40 @@
-//! The directive `keepalive_status`: a location that shows what was counted.
+//! The status: a location that shows the counters of all upstreams.
 
-use core::ffi::{c_char, c_void};
 use core::mem;
-use core::ptr;
 
 use allocator_api2::vec::Vec;
 use nginx_sys::{
-    NGX_CONF_NOARGS, NGX_CONF_TAKE12, NGX_HTTP_BAD_REQUEST, NGX_HTTP_GET, NGX_HTTP_HEAD,
-    NGX_HTTP_INTERNAL_SERVER_ERROR, NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET,
-    NGX_HTTP_NOT_ALLOWED, NGX_HTTP_OK, NGX_LOG_INFO, ngx_command_t, ngx_conf_t, ngx_http_arg,
-    ngx_http_complex_value_t, ngx_http_core_loc_conf_t, ngx_http_request_t, ngx_http_send_response,
-    ngx_int_t, ngx_pid, ngx_str_t, ngx_uint_t,
+    NGX_HTTP_BAD_REQUEST, NGX_HTTP_GET, NGX_HTTP_HEAD, NGX_HTTP_INTERNAL_SERVER_ERROR,
+    NGX_HTTP_NOT_ALLOWED, NGX_HTTP_OK, NGX_LOG_INFO, ngx_http_arg, ngx_http_complex_value_t,
+    ngx_http_request_t, ngx_http_send_response, ngx_int_t, ngx_pid, ngx_str_t, ngx_uint_t,
 };
-use ngx::core::{NGX_CONF_ERROR, NGX_CONF_OK, NgxStr, Pool};
+use ngx::core::{NgxStr, Pool as Memory};
 use ngx::http::{
-    HttpModule, HttpModuleConfExt, HttpModuleLocationConf, HttpModuleMainConf, Merge,
-    MergeConfigError, NgxHttpCoreModule, NgxHttpUpstreamModule,
+    HttpModuleConfExt, HttpModuleMainConf, Merge, MergeConfigError, NgxHttpUpstreamModule,
 };
-use ngx::{ngx_log_error, ngx_string};
+use ngx::ngx_log_error;
 
 use self::body::Body;
 use self::format::Format;
 use self::params::StatusParams;
-use self::report::{MOST_SLICES, Report, Text, Upstream};
-use crate::conf::{self, Module, ServerConf};
-use crate::counters::{Counts, Pid};
+use self::report::{MOST_SLICES, Printable, Report};
+use crate::counters::Pid;
 use crate::nginx;
-use crate::pool::Slice;
+use crate::pool::UsedSlice;
+use crate::upstream;
 
 mod body;
 mod format;
 mod html;
 mod json;
-mod params;
+pub mod params;
 mod prometheus;
-pub mod report;
+mod report;
 
 /// The module's configuration of a location.
 #[derive(Debug, Default)]
 pub struct LocationConf {
-    status: Option<StatusParams>,
+    pub(crate) status: Option<StatusParams>,
 }
 
 impl Merge for LocationConf {
@@ -50,67 +45,27 @@ impl Merge for LocationConf {
     }
 }
 
-/// The directive.
-pub const COMMAND: ngx_command_t = ngx_command_t {
-    name: ngx_string!("keepalive_status"),
-    type_: (NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS | NGX_CONF_TAKE12) as ngx_uint_t,
-    set: Some(set),
-    conf: NGX_HTTP_LOC_CONF_OFFSET,
-    offset: 0,
-    post: ptr::null_mut(),
-};
-
-/// The handler of the directive.
-///
-/// # Safety
-///
-/// nginx calls it while it reads the directive, with the configuration that `create_loc_conf` made.
-unsafe extern "C" fn set(
-    cf: *mut ngx_conf_t,
-    cmd: *mut ngx_command_t,
-    conf: *mut c_void,
-) -> *mut c_char {
-    let conf: *mut LocationConf = conf.cast();
-    // SAFETY: nginx passes a valid `cf` and `cmd`, and the configuration that `create_loc_conf`
-    // made. Inside of a location, nginx's core has a configuration of this type.
-    unsafe {
-        if (*conf).status.is_some() {
-            return conf::message(c"is duplicate");
-        }
-        let args = (*(*cf).args).as_slice::<ngx_str_t>();
-        match params::parse_status(args.iter().skip(1).map(ngx_str_t::as_bytes)) {
-            Ok(params) => (*conf).status = Some(params),
-            Err(error) => {
-                conf::log_error(cf, cmd, error);
-                return NGX_CONF_ERROR;
-            }
-        }
-        let main = (*cf).http_main_conf_unchecked::<conf::MainConf>(Module::module());
-        let core = (*cf)
-            .http_location_conf_unchecked::<ngx_http_core_loc_conf_t>(NgxHttpCoreModule::module());
-        let (Some(main), Some(core)) = (main, core) else { return NGX_CONF_ERROR };
-        (*main.as_ptr()).status = true;
-        (*core.as_ptr()).handler = Some(handler);
-    }
-    NGX_CONF_OK
-}
-
 /// The content handler of the location.
 ///
 /// # Safety
 ///
 /// nginx calls it with a valid request.
-unsafe extern "C" fn handler(r: *mut ngx_http_request_t) -> ngx_int_t {
-    // SAFETY: nginx passes a valid request.
+pub unsafe extern "C" fn handler(r: *mut ngx_http_request_t) -> ngx_int_t {
+    // SAFETY: nginx passes a valid request, whose location has a configuration of this type.
+    let (method, conf) = unsafe {
+        ((*r).method, (*r).http_location_conf_unchecked::<LocationConf>(nginx::this_module()))
+    };
+    if method & (NGX_HTTP_GET | NGX_HTTP_HEAD) as ngx_uint_t == 0 {
+        return NGX_HTTP_NOT_ALLOWED as ngx_int_t;
+    }
+    // SAFETY: the configuration does not change any more.
+    let params = conf.and_then(|conf| unsafe { conf.as_ref().status }).unwrap_or_default();
+    // SAFETY: the request is valid.
+    let format = params.format.or_else(|| unsafe { requested_format(r) });
+    let Some(format) = format else { return NGX_HTTP_BAD_REQUEST as ngx_int_t };
+    // SAFETY: the request is valid, and the body is in its memory.
     unsafe {
-        if (*r).method & (NGX_HTTP_GET | NGX_HTTP_HEAD) as ngx_uint_t == 0 {
-            return NGX_HTTP_NOT_ALLOWED as ngx_int_t;
-        }
-        let conf = Module::location_conf(&*r).and_then(|conf| conf.status).unwrap_or_default();
-        let Some(format) = conf.format.map_or_else(|| requested_format(r), Some) else {
-            return NGX_HTTP_BAD_REQUEST as ngx_int_t;
-        };
-        match write(r, format, conf.slices) {
+        match write(r, format, params.slices) {
             Some(body) => send(r, format, body),
             None => NGX_HTTP_INTERNAL_SERVER_ERROR as ngx_int_t,
         }
@@ -148,45 +103,61 @@ unsafe fn requested_format(r: *mut ngx_http_request_t) -> Option<Format> {
 ///
 /// The request is valid, and has the configuration of this worker.
 unsafe fn write<'a>(r: *mut ngx_http_request_t, format: Format, slices: bool) -> Option<&'a [u8]> {
-    // SAFETY: as promised.
-    unsafe {
-        let pool = Pool::from_ngx_pool((*r).pool);
-        let mut upstreams = Vec::new_in(pool.clone());
-        for &upstream in conf::upstreams_of(NgxHttpUpstreamModule::main_conf(&*r)?) {
-            let Some(conf) = Module::server_conf_of(&*upstream) else { continue };
-            let name = Text((*upstream).host.as_bytes());
-            if let Some(keepalive) = &(*conf.as_ptr()).keepalive {
-                let limits = keepalive.shown_limits();
-                let counts = Counts::sum((*conf.as_ptr()).counters.blocks(), lives);
-                let slices =
-                    if slices { Some(busiest(conf.as_ptr(), pool.clone())?) } else { None };
-                upstreams.try_reserve(1).ok()?;
-                upstreams.push(Upstream { name, counts, limits, slices });
-            }
-        }
-        let report = Report { worker: ngx_pid as Pid, upstreams: &upstreams };
-        let mut body = Body::new_in(pool);
-        match format {
-            Format::Json => json::write(&report, &mut body).ok(),
-            Format::Prometheus => prometheus::write(&report, &mut body).ok(),
-            Format::Html => html::write(&report, &mut body).ok(),
-        }?;
-        body.finish()
+    // SAFETY: the request is valid; nothing uses upstreams until the status is written.
+    let (memory, conf) =
+        unsafe { (Memory::from_ngx_pool((*r).pool), NgxHttpUpstreamModule::main_conf(&*r)?) };
+    let mut reports = Vec::new_in(memory.clone());
+    for upstream in upstream::all(conf) {
+        reports.try_reserve(1).ok()?;
+        let slices = match slices {
+            // SAFETY: nothing uses upstreams until the status is written.
+            true => Some(unsafe { busiest(upstream, memory.clone()) }?),
+            false => None,
+        };
+        reports.push(report(upstream, slices));
+    }
+    // SAFETY: nginx sets its number when a process starts.
+    let report = Report { worker: unsafe { ngx_pid } as Pid, upstreams: reports.leak() };
+    let mut body = Body::new_in(memory);
+    match format {
+        Format::Json => json::write(&report, &mut body).ok(),
+        Format::Prometheus => prometheus::write(&report, &mut body).ok(),
+        Format::Html => html::write(&report, &mut body).ok(),
+    }?;
+    body.finish()
+}
+
+/// What is told of an upstream.
+fn report<'a>(
+    upstream: &'a upstream::Upstream,
+    slices: Option<&'a [UsedSlice<'a>]>,
+) -> report::UpstreamReport<'a> {
+    let keepalive = &upstream.settings().keepalive;
+    report::UpstreamReport {
+        name: Printable(upstream.name().as_bytes()),
+        totals: upstream.totals(lives),
+        limits: report::ShownLimits {
+            connections: keepalive.connections,
+            slice_conn: keepalive.slice_conn,
+            slice_poolsize: keepalive.slice_key.as_ref().map(|_| keepalive.slice_poolsize),
+        },
+        slices,
     }
 }
 
-/// The busiest slices of an upstream in this worker.
+/// The busiest slices of an upstream in this worker. `None` if there is no memory.
 ///
 /// # Safety
 ///
-/// `conf` is valid, and its pool is not used as long as the answer.
-unsafe fn busiest<'a>(conf: *mut ServerConf, pool: Pool) -> Option<&'a [Slice<'a>]> {
-    let mut list = Vec::new_in(pool);
+/// Nothing uses the upstream as long as the answer is used.
+unsafe fn busiest<'a>(
+    upstream: &'a upstream::Upstream,
+    memory: Memory,
+) -> Option<&'a [UsedSlice<'a>]> {
+    let mut list = Vec::new_in(memory);
     list.try_reserve_exact(MOST_SLICES).ok()?;
-    // SAFETY: as promised.
-    if let Some(idle) = unsafe { (*conf).pool.as_mut() } {
-        report::list_busiest(idle.slices(), &mut list);
-    }
+    // SAFETY: nothing uses the upstream meanwhile.
+    report::list_busiest(unsafe { upstream.slices() }, &mut list);
     Some(list.leak())
 }
 
@@ -204,7 +175,7 @@ fn lives(process: Pid) -> bool {
 /// The request is valid, and the body is in its memory.
 unsafe fn send(r: *mut ngx_http_request_t, format: Format, body: &[u8]) -> ngx_int_t {
     let mut content_type = nginx::as_ngx_str(format.content_type().as_bytes());
-    // SAFETY: as promised. A value without variables is zeroes and its text.
+    // SAFETY: the request is valid. A value without variables is zeroes and its text.
     unsafe {
         let mut text: ngx_http_complex_value_t = mem::zeroed();
         text.value = nginx::as_ngx_str(body);

@@ -3,11 +3,11 @@
 //! and the server's certificate, which comes with the session, does not match.
 
 use core::ffi::{CStr, c_void};
-use core::iter;
+use core::{iter, ptr};
 
 use nginx_sys::{
-    ngx_conf_t, ngx_http_conf_ctx_t, ngx_http_core_loc_conf_t, ngx_http_core_srv_conf_t,
-    ngx_http_location_queue_t, ngx_http_upstream_conf_t, ngx_http_upstream_srv_conf_t, ngx_queue_t,
+    ngx_conf_t, ngx_http_core_loc_conf_t, ngx_http_core_srv_conf_t, ngx_http_location_queue_t,
+    ngx_http_upstream_conf_t, ngx_http_upstream_srv_conf_t, ngx_queue_t,
 };
 use ngx::http::{HttpModule, HttpModuleMainConf, NgxHttpCoreModule};
 
@@ -21,9 +21,9 @@ const MODULES: [(&CStr, &str); 3] = [
     (c"ngx_http_uwsgi_module", "uwsgi"),
 ];
 
-/// Calls `found` with the upstream of each location that offers TLS sessions of one verified name
-/// for another, and how the names of the location's directives begin. Whether the location uses TLS
-/// at all, only its module knows.
+/// How the directives begin by which a location offers TLS sessions of one verified name for
+/// another to an upstream; `None` if there is no such location. Whether the location uses TLS at
+/// all, only its module knows.
 ///
 /// # Safety
 ///
@@ -31,53 +31,44 @@ const MODULES: [(&CStr, &str); 3] = [
 /// of an `init_main_conf` after those of [`MODULES`].
 pub unsafe fn find(
     cf: *mut ngx_conf_t,
-    mut found: impl FnMut(*mut ngx_http_upstream_srv_conf_t, &'static str),
-) {
-    // SAFETY: as promised; the array holds pointers to servers, each with a context of its own.
+    upstream: *const ngx_http_upstream_srv_conf_t,
+) -> Option<&'static str> {
+    // SAFETY: `cf` is valid; the array holds pointers to servers, each with a context of its own.
     unsafe {
-        let Some(core) = NgxHttpCoreModule::main_conf(&*cf) else { return };
-        for (name, prefix) in MODULES {
-            let Some(module) = nginx::module(cf, name) else { continue };
-            let index = (*module).ctx_index;
-            for &server in core.servers.as_slice::<*mut ngx_http_core_srv_conf_t>() {
-                let context: *mut ngx_http_conf_ctx_t = (*server).ctx;
-                visit(
-                    (*context).loc_conf,
-                    &mut |conf: *mut ngx_http_upstream_conf_t| {
-                        if mixes_sessions(conf) {
-                            found((*conf).upstream, prefix);
-                        }
-                    },
-                    index,
-                );
-            }
-        }
+        let servers = NgxHttpCoreModule::main_conf(&*cf)?.servers;
+        let servers = servers.as_slice::<*mut ngx_http_core_srv_conf_t>();
+        let mixes = |conf: *const ngx_http_upstream_conf_t| mixes_sessions(conf, upstream);
+        let found = MODULES.iter().find(|(name, _)| {
+            nginx::module(cf, name).is_some_and(|module| {
+                let index = (*module).ctx_index;
+                servers.iter().any(|&server| any((*(*server).ctx).loc_conf, &mixes, index))
+            })
+        });
+        found.map(|&(_, prefix)| prefix)
     }
 }
 
-/// Calls `found` with a module's configuration of a location and of all inside of it.
+/// Whether a module's configuration of a location, or of one inside of it, is such a one.
 ///
 /// # Safety
 ///
 /// As for [`find`]; `confs` are the configurations of the location, by `ctx_index`.
-unsafe fn visit(
+unsafe fn any(
     confs: *mut *mut c_void,
-    found: &mut dyn FnMut(*mut ngx_http_upstream_conf_t),
+    is_such: &dyn Fn(*const ngx_http_upstream_conf_t) -> bool,
     index: usize,
-) {
-    // SAFETY: as promised. Each entry of the queue is one of exactly two kinds.
+) -> bool {
+    // SAFETY: the configurations are valid. Each entry of the queue is one of exactly two kinds.
     unsafe {
-        found((*confs.add(index)).cast());
         let core: *mut ngx_http_core_loc_conf_t =
             (*confs.add(NgxHttpCoreModule::module().ctx_index)).cast();
-        for entry in entries((*core).locations) {
-            let location: *mut ngx_http_location_queue_t = entry.cast();
-            let inner = match (*location).exact.is_null() {
-                true => (*location).inclusive,
-                false => (*location).exact,
-            };
-            visit((*inner).loc_conf, found, index);
-        }
+        is_such((*confs.add(index)).cast())
+            || entries((*core).locations).any(|entry| {
+                let location: *mut ngx_http_location_queue_t = entry.cast();
+                let (exact, inclusive) = ((*location).exact, (*location).inclusive);
+                let inner = if exact.is_null() { inclusive } else { exact };
+                any((*inner).loc_conf, is_such, index)
+            })
     }
 }
 
@@ -87,7 +78,7 @@ unsafe fn visit(
 ///
 /// The queue is valid as long as the answer is used.
 unsafe fn entries(queue: *mut ngx_queue_t) -> impl Iterator<Item = *mut ngx_queue_t> {
-    // SAFETY: as promised; the last entry is followed by the queue itself.
+    // SAFETY: the queue is valid; the last entry is followed by the queue itself.
     unsafe {
         let first = queue.as_ref().map(|queue| queue.next);
         iter::successors(first, |entry| Some((**entry).next))
@@ -95,14 +86,19 @@ unsafe fn entries(queue: *mut ngx_queue_t) -> impl Iterator<Item = *mut ngx_queu
     }
 }
 
+/// Whether TLS sessions of one verified name are offered for another to an upstream.
+///
 /// # Safety
 ///
 /// `conf` is valid.
-unsafe fn mixes_sessions(conf: *const ngx_http_upstream_conf_t) -> bool {
-    // SAFETY: as promised; a value without variables has no lengths.
+unsafe fn mixes_sessions(
+    conf: *const ngx_http_upstream_conf_t,
+    upstream: *const ngx_http_upstream_srv_conf_t,
+) -> bool {
+    // SAFETY: the configuration is valid; a value without variables has no lengths.
     unsafe {
         let varies = (*conf).ssl_name.as_ref().is_some_and(|name| !name.lengths.is_null());
-        !(*conf).upstream.is_null()
+        ptr::eq((*conf).upstream, upstream)
             && !(*conf).ssl.is_null()
             && (*conf).ssl_session_reuse == 1
             && (*conf).ssl_verify == 1

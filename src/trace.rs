@@ -4,9 +4,10 @@
 //! know of a request when it redirects internally. So a trace hangs on the request's pool, as a
 //! cleanup that does nothing, and is found there again.
 
+use core::cell::Cell;
 use core::ffi::c_void;
 use core::iter;
-use core::ptr;
+use core::ptr::NonNull;
 
 use nginx_sys::{ngx_http_request_t, ngx_pool_cleanup_t};
 
@@ -36,70 +37,67 @@ pub struct Trace {
     /// The first member, since nginx hands on a pointer to it. Its `data` is the request.
     cleanup: ngx_pool_cleanup_t,
     /// The index of the first attempt in the request's `upstream_states`.
-    first: usize,
+    first: Cell<usize>,
     /// The attempts, the last one in the lowest bits, and [`EMPTY`] before them.
-    attempts: u64,
+    attempts: Cell<u64>,
 }
 
 impl Trace {
-    /// A trace of what follows, to be linked.
+    /// A trace of the attempts that follow, to be linked.
     ///
     /// # Safety
     ///
     /// The request is valid, and nginx has made its array of states.
     pub unsafe fn new(r: *mut ngx_http_request_t) -> Self {
-        // SAFETY: as promised.
+        // SAFETY: the request and its array are valid.
         let (next, first) = unsafe { ((*(*r).pool).cleanup, (*(*r).upstream_states).nelts) };
-        let (handler, data) = (Some(HANDLER), r.cast());
-        Trace { cleanup: ngx_pool_cleanup_t { handler, data, next }, first, attempts: EMPTY }
+        Trace {
+            cleanup: ngx_pool_cleanup_t { handler: Some(HANDLER), data: r.cast(), next },
+            first: Cell::new(first),
+            attempts: Cell::new(EMPTY),
+        }
     }
 
-    /// Puts a trace, which is in memory of its request's pool, where [`traces`] finds it.
+    /// Puts a trace where [`traces`] finds it.
     ///
     /// # Safety
     ///
-    /// `trace` and its request are valid, and no cleanup was added to the pool since [`Trace::new`].
-    pub unsafe fn link(trace: *mut Trace) {
-        // SAFETY: as promised; the pool goes with the memory of the trace.
+    /// The trace is in memory of its request's pool, the request is valid, and no cleanup was added
+    /// to the pool since [`Trace::new`].
+    pub unsafe fn link(trace: NonNull<Self>) {
+        let trace = trace.as_ptr();
+        // SAFETY: the cleanup goes with the pool's memory. nginx's pointer to it is one to all of
+        // the trace, and of what it is the first member of.
         unsafe { (*(*(*trace).request()).pool).cleanup = &raw mut (*trace).cleanup };
     }
 
-    /// Notes how the next attempt has ended.
-    ///
-    /// # Safety
-    ///
-    /// `trace` is valid and linked, and so is its request.
+    /// Notes how the next attempt has ended. The trace is linked.
     #[inline(always)]
-    pub unsafe fn push(trace: *mut Trace, attempt: Attempt) {
-        // SAFETY: as promised.
-        unsafe {
-            if (*trace).attempts >= FULL {
-                Trace::store(trace);
-            }
-            (*trace).attempts = (*trace).attempts << BITS | attempt as u64;
+    pub fn push(&self, attempt: Attempt) {
+        if self.attempts.get() >= FULL {
+            self.store();
         }
+        self.attempts.set(self.attempts.get() << BITS | attempt as u64);
     }
 
     /// Moves the attempts into another trace. Without memory for it, they are forgotten.
-    ///
-    /// # Safety
-    ///
-    /// As for [`Trace::push`].
     #[cold]
-    #[inline(never)]
-    unsafe fn store(trace: *mut Trace) {
-        // SAFETY: as promised; the copy is linked once.
+    fn store(&self) {
+        let r = self.request();
+        // SAFETY: a trace that is linked has a valid request, which had an array of states when the
+        // trace was made; the copy is linked once.
         unsafe {
-            let r = (*trace).request();
-            let Trace { first, attempts, .. } = *trace;
-            if let Some(copy) =
-                nginx::allocate((*r).pool, Trace { first, attempts, ..Trace::new(r) })
-            {
-                Trace::link(copy.as_ptr());
+            let copy = Trace {
+                first: self.first.clone(),
+                attempts: self.attempts.clone(),
+                ..Trace::new(r)
+            };
+            if let Some(copy) = nginx::allocate((*r).pool, copy) {
+                Trace::link(copy);
             }
-            (*trace).first = (*trace).end();
-            (*trace).attempts = EMPTY;
         }
+        self.first.set(self.end());
+        self.attempts.set(EMPTY);
     }
 
     /// The request.
@@ -108,19 +106,19 @@ impl Trace {
     }
 
     fn len(&self) -> u32 {
-        self.attempts.checked_ilog2().unwrap_or(0) / BITS
+        self.attempts.get().checked_ilog2().unwrap_or(0) / BITS
     }
 
     /// The index of the attempt that would be next.
-    pub fn end(&self) -> usize {
-        self.first.saturating_add(self.len() as usize)
+    fn end(&self) -> usize {
+        self.first.get().saturating_add(self.len() as usize)
     }
 
     /// The attempt with an index in the request's `upstream_states`.
-    pub fn get(&self, index: usize) -> Option<Attempt> {
-        let left = self.end().checked_sub(index).filter(|_| index >= self.first)?;
+    fn get(&self, index: usize) -> Option<Attempt> {
+        let left = self.end().checked_sub(index).filter(|_| index >= self.first.get())?;
         let shift = u32::try_from(left).ok()?.checked_sub(1)?.checked_mul(BITS)?;
-        Some(match self.attempts.checked_shr(shift)? & 3 {
+        Some(match self.attempts.get().checked_shr(shift)? & 3 {
             1 => Attempt::Miss,
             2 => Attempt::Hit,
             _ => Attempt::None,
@@ -132,19 +130,44 @@ impl Trace {
 ///
 /// # Safety
 ///
-/// The request is valid, and the answer is used no longer than it.
-pub unsafe fn traces<'a>(r: *mut ngx_http_request_t) -> impl Iterator<Item = &'a Trace> {
-    // SAFETY: the request's pool is valid, and so are its cleanups, of which those with this
-    // handler are traces.
-    unsafe {
-        iter::successors((*(*r).pool).cleanup.as_ref(), |cleanup| cleanup.next.as_ref())
-            .filter(|cleanup| {
-                cleanup.handler.is_some_and(|found| found as usize == HANDLER as usize)
-            })
-            .map(|cleanup| &*ptr::from_ref(cleanup).cast::<Trace>())
-            // A subrequest has the pool of its main request.
-            .filter(move |trace| trace.request() == r)
-    }
+/// The request is valid as long as the answer is used.
+unsafe fn traces(r: *mut ngx_http_request_t) -> impl Iterator<Item = NonNull<Trace>> {
+    // SAFETY: the request's pool is valid, and so are its cleanups.
+    let mut next = unsafe { (*(*r).pool).cleanup };
+    let cleanups = iter::from_fn(move || {
+        let cleanup = NonNull::new(next)?;
+        // SAFETY: as above.
+        next = unsafe { (*cleanup.as_ptr()).next };
+        Some(cleanup)
+    });
+    let is_trace = move |cleanup: &NonNull<ngx_pool_cleanup_t>| {
+        // SAFETY: as above.
+        let (handler, data) = unsafe { ((*cleanup.as_ptr()).handler, (*cleanup.as_ptr()).data) };
+        // A subrequest has the pool of its main request.
+        handler.is_some_and(|found| found as usize == HANDLER as usize) && data == r.cast()
+    };
+    cleanups.filter(is_trace).map(NonNull::cast)
+}
+
+/// How an attempt has ended, by its index in the request's `upstream_states`.
+///
+/// # Safety
+///
+/// The request is valid.
+pub unsafe fn attempt(r: *mut ngx_http_request_t, index: usize) -> Option<Attempt> {
+    // SAFETY: the request is valid, and so are its traces.
+    unsafe { traces(r).find_map(|trace| trace.as_ref().get(index)) }
+}
+
+/// The trace of a request that goes furthest, and the index of the attempt that would be next. It is
+/// one that was made for an upstream: [`Trace::push`] moves only earlier attempts to another one.
+///
+/// # Safety
+///
+/// The request is valid.
+pub unsafe fn last(r: *mut ngx_http_request_t) -> Option<(NonNull<Trace>, usize)> {
+    // SAFETY: the request is valid, and so are its traces.
+    unsafe { traces(r).map(|trace| (trace, trace.as_ref().end())).max_by_key(|&(_, end)| end) }
 }
 
 /// What tells a trace from other cleanups. The address of a function need not be the same wherever

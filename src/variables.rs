@@ -6,7 +6,7 @@ use nginx_sys::{
     ngx_http_get_variable_pt, ngx_http_request_t, ngx_http_upstream_state_t,
     ngx_http_variable_value_t, ngx_int_t, ngx_str_t, ngx_uint_t,
 };
-use ngx::core::{Pool, Status};
+use ngx::core::Pool;
 use ngx::ngx_string;
 
 use crate::nginx;
@@ -31,7 +31,7 @@ pub unsafe extern "C" fn add(cf: *mut ngx_conf_t) -> ngx_int_t {
         // SAFETY: `cf` is valid; what nginx returns is a valid variable or null.
         match unsafe { ngx_http_add_variable(cf, &raw mut name, flags).as_mut() } {
             Some(variable) => variable.get_handler = handler,
-            None => return Status::NGX_ERROR.into(),
+            None => return nginx::ERROR,
         }
     }
     nginx::OK
@@ -47,44 +47,54 @@ unsafe extern "C" fn attempts(
     value: *mut ngx_http_variable_value_t,
     _data: usize,
 ) -> ngx_int_t {
-    // SAFETY: nginx passes both, and the array is one of states, if there is one.
+    // SAFETY: nginx passes both; the text is in memory of the request.
     unsafe {
         let states = (*r).upstream_states.as_ref();
-        let states = states.map(|states| states.as_slice::<ngx_http_upstream_state_t>());
-        let Some(states) = states.filter(|states| !states.is_empty()) else {
-            return answer(value, None);
-        };
-        let mut text = Vec::new_in(Pool::from_ngx_pool((*r).pool));
-        // An attempt and what separates it from the next one are no longer than this.
-        if text.try_reserve_exact(states.len().saturating_mul("MISS : ".len())).is_err() {
-            return Status::NGX_ERROR.into();
+        match states.map(|states| states.as_slice()).filter(|states| !states.is_empty()) {
+            Some(states) => match words(r, states, Pool::from_ngx_pool((*r).pool)) {
+                Some(text) => answer(value, Some(text)),
+                None => nginx::ERROR,
+            },
+            None => answer(value, None),
         }
-        let mut states = states.iter().enumerate().peekable();
-        while let Some((index, state)) = states.next() {
-            // An attempt without a server is empty.
-            if !state.peer.is_null() {
-                text.extend_from_slice(word(r, index).as_bytes());
-            }
-            // A state without a server that follows is between two upstreams.
-            match states.peek() {
-                Some((_, next)) if !next.peer.is_null() => text.extend_from_slice(b", "),
-                Some(_) => {
-                    text.extend_from_slice(b" : ");
-                    states.next();
-                }
-                None => {}
-            }
-        }
-        answer(value, Some(text.leak()))
     }
 }
 
+/// How each attempt has ended. `None` if there is no memory.
+///
 /// # Safety
 ///
-/// The request is valid.
-unsafe fn word(r: *mut ngx_http_request_t, index: usize) -> &'static str {
-    // SAFETY: as promised.
-    match unsafe { trace::traces(r).find_map(|trace| trace.get(index)) } {
+/// The request is valid, and these are its states.
+unsafe fn words<'a>(
+    r: *mut ngx_http_request_t,
+    states: &[ngx_http_upstream_state_t],
+    memory: Pool,
+) -> Option<&'a [u8]> {
+    let mut text = Vec::new_in(memory);
+    // An attempt and what separates it from the next one are no longer than this.
+    text.try_reserve_exact(states.len().saturating_mul("MISS : ".len())).ok()?;
+    let mut states = states.iter().enumerate().peekable();
+    while let Some((index, state)) = states.next() {
+        // An attempt without a server is empty.
+        if !state.peer.is_null() {
+            // SAFETY: the request is valid.
+            text.extend_from_slice(word(unsafe { trace::attempt(r, index) }).as_bytes());
+        }
+        // A state without a server that follows is between two upstreams.
+        match states.peek() {
+            Some((_, next)) if !next.peer.is_null() => text.extend_from_slice(b", "),
+            Some(_) => {
+                text.extend_from_slice(b" : ");
+                states.next();
+            }
+            None => {}
+        }
+    }
+    Some(text.leak())
+}
+
+fn word(attempt: Option<Attempt>) -> &'static str {
+    match attempt {
         Some(Attempt::Hit) => "HIT",
         Some(Attempt::Miss) => "MISS",
         Some(Attempt::None) | None => "-",
@@ -102,7 +112,7 @@ unsafe extern "C" fn slice(
     _data: usize,
 ) -> ngx_int_t {
     // SAFETY: nginx passes both. The key is in memory of the request.
-    unsafe { answer(value, peer::of(r).and_then(|peer| peer::slice(peer))) }
+    unsafe { answer(value, peer::slice(r)) }
 }
 
 /// `$upstream_keepalive_save`: what became of the connection, or why.
@@ -115,15 +125,13 @@ unsafe extern "C" fn save(
     value: *mut ngx_http_variable_value_t,
     _data: usize,
 ) -> ngx_int_t {
-    // SAFETY: nginx passes both.
-    unsafe {
-        let outcome = peer::of(r).and_then(|peer| peer::outcome(peer));
-        let text = outcome.map(|outcome| match outcome {
-            Outcome::Saved => "saved",
-            Outcome::Refused(why) => why.name(),
-        });
-        answer(value, text.map(str::as_bytes))
-    }
+    // SAFETY: nginx passes a valid request.
+    let text = unsafe { peer::outcome(r) }.map(|outcome| match outcome {
+        Outcome::Saved => "saved",
+        Outcome::Refused(why) => why.name(),
+    });
+    // SAFETY: nginx passes a valid value, and the text lives for ever.
+    unsafe { answer(value, text.map(str::as_bytes)) }
 }
 
 /// Sets the value of a variable; `None` if it is not found.
@@ -134,7 +142,7 @@ unsafe extern "C" fn save(
 unsafe fn answer(value: *mut ngx_http_variable_value_t, text: Option<&[u8]>) -> ngx_int_t {
     let found = text.is_some();
     let text = nginx::as_ngx_str(text.unwrap_or_default());
-    // SAFETY: as promised.
+    // SAFETY: the value is valid.
     unsafe {
         (*value).set_valid(found.into());
         (*value).set_no_cacheable(0);

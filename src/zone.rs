@@ -9,15 +9,13 @@ use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use allocator_api2::boxed::Box;
 use allocator_api2::vec::Vec;
 use nginx_sys::{
-    NGX_MAX_PROCESSES, NGX_PROCESS_HELPER, NGX_PROCESS_SINGLE, ngx_conf_t, ngx_cycle_t, ngx_int_t,
-    ngx_pagesize, ngx_pid, ngx_process, ngx_process_slot, ngx_shared_memory_add, ngx_shm_zone_t,
-    ngx_slab_alloc, ngx_slab_pool_t, ngx_uint_t,
+    NGX_MAX_PROCESSES, NGX_PROCESS_SINGLE, ngx_conf_t, ngx_int_t, ngx_pagesize, ngx_pid,
+    ngx_process, ngx_process_slot, ngx_shared_memory_add, ngx_shm_zone_t, ngx_slab_alloc,
+    ngx_slab_pool_t, ngx_uint_t,
 };
-use ngx::core::{Pool, Status};
-use ngx::http::{HttpModuleMainConf, NgxHttpUpstreamModule};
+use ngx::core::Pool;
 
-use crate::conf::{self, Module, ServerConf};
-use crate::counters::{Block, Pid};
+use crate::counters::{Pid, WorkerCounters};
 use crate::nginx;
 
 /// As many blocks as there can be processes, since the old workers of a reload still count while
@@ -30,43 +28,43 @@ struct Shared {
     /// How many of the blocks, from the first one on, have ever been used. The memory of the others
     /// is never touched.
     used: AtomicUsize,
-    blocks: [Block; BLOCKS],
+    blocks: [WorkerCounters; BLOCKS],
 }
 
 /// Before the upstream's name, since that is what the upstream module's own zone may be called.
 const PREFIX: &[u8] = b"upstream_keepalive:";
 
 /// Where nobody counts: the counters of a configuration that is not set up.
-static NONE: Block = Block::new();
+static NONE: WorkerCounters = WorkerCounters::new();
 
 /// Where the workers count for an upstream.
-pub struct Counters {
+pub struct CounterZone {
     /// This worker's block.
-    block: NonNull<Block>,
+    block: NonNull<WorkerCounters>,
     /// Null if there is none, and `block` is memory of this process alone.
     zone: *mut ngx_shm_zone_t,
 }
 
-impl Default for Counters {
+impl Default for CounterZone {
     fn default() -> Self {
-        Counters { block: NonNull::from(&NONE), zone: ptr::null_mut() }
+        CounterZone { block: NonNull::from(&NONE), zone: ptr::null_mut() }
     }
 }
 
-impl Counters {
-    /// Memory of this process alone, for an upstream that is made at run time, or that nobody asks
-    /// about. `None` if there is no memory.
+impl CounterZone {
+    /// Counts in memory of this process alone: until [`Self::claim`], and for ever for an upstream
+    /// that is made at run time, or that nobody asks about. `None` if there is no memory.
     ///
     /// # Safety
     ///
     /// `cf` is valid.
-    pub unsafe fn private(cf: *mut ngx_conf_t) -> Option<Self> {
-        // SAFETY: as promised.
+    pub unsafe fn begin(&mut self, cf: *mut ngx_conf_t) -> Option<()> {
+        // SAFETY: `cf` has a pool.
         let pool = unsafe { Pool::from_ngx_pool((*cf).pool) };
-        let block = NonNull::from(Box::leak(Box::try_new_in(Block::new(), pool).ok()?));
-        // SAFETY: the block is valid, and nginx sets the process's number when it starts.
-        unsafe { block.as_ref().claim(ngx_pid as Pid) };
-        Some(Counters { block, zone: ptr::null_mut() })
+        self.block = NonNull::from(Box::leak(Box::try_new_in(WorkerCounters::new(), pool).ok()?));
+        // SAFETY: nginx sets the process's number when it starts.
+        self.block().claim(unsafe { ngx_pid } as Pid);
+        Some(())
     }
 
     /// Has nginx make the zone of an upstream, or keep the one that there is. nginx has logged the
@@ -76,33 +74,31 @@ impl Counters {
     ///
     /// The configuration file with the upstream is being read.
     pub unsafe fn share(&mut self, cf: *mut ngx_conf_t, upstream: &[u8]) -> Option<()> {
-        // SAFETY: as promised. The name is in the memory of the configuration, as nginx needs it.
-        unsafe {
-            let mut name = Vec::new_in(Pool::from_ngx_pool((*cf).pool));
-            name.try_reserve_exact(PREFIX.len().checked_add(upstream.len())?).ok()?;
-            name.extend_from_slice(PREFIX);
-            name.extend_from_slice(upstream);
-            let mut name = nginx::as_ngx_str(name.leak());
-
-            let tag = &raw mut conf::ngx_http_upstream_sliced_keepalive_module;
-            let zone =
-                ngx_shared_memory_add(cf, &raw mut name, zone_size(), tag.cast()).as_mut()?;
-            zone.init = Some(init_zone);
-            self.zone = zone;
-        }
+        // SAFETY: `cf` has a pool. It is the memory of the configuration, as nginx needs it for the
+        // name.
+        let mut name = Vec::new_in(unsafe { Pool::from_ngx_pool((*cf).pool) });
+        name.try_reserve_exact(PREFIX.len().checked_add(upstream.len())?).ok()?;
+        name.extend_from_slice(PREFIX);
+        name.extend_from_slice(upstream);
+        let mut name = nginx::as_ngx_str(name.leak());
+        let tag = nginx::this_module_ptr().cast();
+        // SAFETY: the configuration is being read.
+        let zone = unsafe { ngx_shared_memory_add(cf, &raw mut name, zone_size(), tag).as_mut() }?;
+        zone.init = Some(init_zone);
+        self.zone = zone;
         Some(())
     }
 
     /// This worker's block.
     #[inline(always)]
-    pub fn block(&self) -> &Block {
+    pub fn block(&self) -> &WorkerCounters {
         // SAFETY: a block is valid as long as the configuration, and is only read and written
         // atomically.
         unsafe { self.block.as_ref() }
     }
 
     /// The blocks of all workers.
-    pub fn blocks(&self) -> &[Block] {
+    pub fn blocks(&self) -> &[WorkerCounters] {
         match self.shared() {
             Some(shared) => shared.blocks.get(..shared.used.load(Relaxed)).unwrap_or_default(),
             None => slice::from_ref(self.block()),
@@ -122,24 +118,19 @@ impl Counters {
         }
     }
 
-    /// Chooses this worker's block.
-    ///
-    /// # Safety
-    ///
-    /// The process is a worker that begins.
-    unsafe fn claim(&mut self) {
+    /// Chooses the block of this worker, which begins.
+    pub fn claim(&mut self) {
         // SAFETY: nginx numbers the processes below the limit, and gives a number to another one
         // when the process that had it has ended.
-        unsafe {
-            if let Some(shared) = self.shared() {
-                let slot = usize::try_from(ngx_process_slot).unwrap_or(BLOCKS);
-                if let Some(block) = shared.blocks.get(slot) {
-                    shared.used.fetch_max(slot.saturating_add(1), Relaxed);
-                    self.block = NonNull::from(block);
-                }
-            }
-            self.block().claim(ngx_pid as Pid);
-        }
+        let (slot, process) = unsafe { (ngx_process_slot, ngx_pid as Pid) };
+        let slot = usize::try_from(slot).unwrap_or(BLOCKS);
+        let block = self.shared().and_then(|shared| {
+            let block = shared.blocks.get(slot)?;
+            shared.used.fetch_max(slot.saturating_add(1), Relaxed);
+            Some(NonNull::from(block))
+        });
+        self.block = block.unwrap_or(self.block);
+        self.block().claim(process);
     }
 }
 
@@ -164,7 +155,7 @@ unsafe extern "C" fn init_zone(zone: *mut ngx_shm_zone_t, old: *mut c_void) -> n
             let pool: *mut ngx_slab_pool_t = (*zone).shm.addr.cast();
             let shared: *mut Shared = ngx_slab_alloc(pool, size_of::<Shared>()).cast();
             if shared.is_null() {
-                return Status::NGX_ERROR.into();
+                return nginx::ERROR;
             }
             if shared.cast::<u8>().read() != 0 {
                 shared.write_bytes(0, 1);
@@ -172,50 +163,5 @@ unsafe extern "C" fn init_zone(zone: *mut ngx_shm_zone_t, old: *mut c_void) -> n
             (*zone).data = shared.cast();
         }
         nginx::OK
-    }
-}
-
-/// The `init_process` handler of the module: chooses the worker's blocks.
-///
-/// # Safety
-///
-/// nginx calls it in each worker with its configuration.
-pub unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int_t {
-    // SAFETY: nginx passes a valid cycle, and sets the kind of the process before.
-    unsafe {
-        // The cache manager and the cache loader serve no requests.
-        if ngx_process != NGX_PROCESS_HELPER as ngx_uint_t {
-            for conf in configurations(cycle) {
-                (*conf.as_ptr()).counters.claim();
-            }
-        }
-    }
-    nginx::OK
-}
-
-/// The `exit_process` handler of the module: another process may get the worker's number.
-///
-/// # Safety
-///
-/// nginx calls it in each worker with its configuration.
-pub unsafe extern "C" fn exit_process(cycle: *mut ngx_cycle_t) {
-    // SAFETY: nginx passes a valid cycle.
-    unsafe {
-        for conf in configurations(cycle) {
-            (*conf.as_ptr()).counters.block().release(ngx_pid as Pid);
-        }
-    }
-}
-
-/// The configurations of all upstreams; there may be no `http` block.
-///
-/// # Safety
-///
-/// The cycle is valid.
-unsafe fn configurations(cycle: *mut ngx_cycle_t) -> impl Iterator<Item = NonNull<ServerConf>> {
-    // SAFETY: as promised; the array holds pointers to upstreams.
-    unsafe {
-        let upstreams = NgxHttpUpstreamModule::main_conf(&*cycle).map(conf::upstreams_of);
-        upstreams.into_iter().flatten().filter_map(|&upstream| Module::server_conf_of(&*upstream))
     }
 }

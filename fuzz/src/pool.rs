@@ -1,14 +1,16 @@
 //! The pool's operations, and the same rules written down as simply as possible: a list, the most
 //! recently saved connection first, and the order in which keys were used.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use allocator_api2::alloc::Global;
 
 use crate::module::pool::{
-    Deadline, Identity, Length, Limits, Lookup, Pool, Protocol, Put, Refused, SliceLimits,
-    SlotIndex, Take, Time,
+    Identity, Length, Limits, Lookup, NotKept, Pool, Protocol, Put, SliceLimits, SlotIndex,
 };
+
+/// A time of the operations, each of which is one later.
+type Time = u64;
 
 /// Some are longer than the limits, and some begin with another.
 const KEYS: [&str; 8] = ["", "a", "b", "c", "ab", "abc", "abcd", "abcdefghi"];
@@ -23,7 +25,8 @@ pub fn check(input: &[u8]) {
     let mut input = Input(input.iter());
     let Some(limits) = input.limits() else { return };
     let Ok(pool) = Pool::new_in(limits, &[7; 24], Global) else { unreachable!("they are small") };
-    let mut both = Both { pool, naive: Naive::new(limits), lookups: Vec::new(), now: 0 };
+    let mut both =
+        Both { pool, idle: HashMap::new(), naive: Naive::new(limits), lookups: Vec::new(), now: 0 };
 
     while let Some(operation) = input.operation(limits.slices.is_some()) {
         both.now += 1;
@@ -114,8 +117,11 @@ impl Input<'_> {
     fn request(&mut self, with_keys: bool) -> Option<Request> {
         let server = usize::from(*self.0.next()?);
         let other = usize::from(*self.0.next()?);
-        let protocol =
-            Protocol { handler: other / 8 % 2, location: other / 32 % 2, tls: other / 64 % 2 == 1 };
+        let protocol = Protocol {
+            handler: (other / 8 % 2) as u16,
+            location: other / 32 % 2,
+            tls: other / 64 % 2 == 1,
+        };
         let key = if with_keys { KEYS[server % 8] } else { "" };
         let own = Own { key, address: ADDRESSES[server / 8 % 4], protocol };
         Some(Request { own, lookup: other % (LOOKUPS + 1) })
@@ -124,7 +130,9 @@ impl Input<'_> {
 
 /// The pool and the naive one, which get the same operations.
 struct Both {
-    pool: Pool<u32, Global>,
+    pool: Pool<Global>,
+    /// Which connection is in which slot, and when it is no longer used.
+    idle: HashMap<SlotIndex, (u32, Time)>,
     naive: Naive,
     lookups: Vec<(Own, [Lookup; LOOKUPS])>,
     now: Time,
@@ -135,11 +143,16 @@ impl Both {
         let mut lookup = self.lookup(request);
         let mut closed = Vec::new();
         let found = loop {
-            match self.pool.take(|| request.own.identity(), &mut lookup, self.now) {
-                Take::Found(value) => break Some(value),
-                Take::Nothing => break None,
-                Take::Close(value) => closed.push(value),
+            let Some(slot) = self.pool.find(&request.own.identity(), &mut lookup) else {
+                break None;
+            };
+            let (value, deadline) = self.leave(slot);
+            if deadline > self.now {
+                assert!(self.pool.take(slot));
+                break Some(value);
             }
+            assert!(self.pool.remove(slot));
+            closed.push(value);
         };
         self.remember(request, lookup);
         assert_eq!((found, closed), self.naive.take(&request.own, self.now));
@@ -147,15 +160,14 @@ impl Both {
 
     fn put(&mut self, request: &Request, limit: u32, time: Option<Time>) {
         let mut lookup = self.lookup(request);
-        let deadline = time.map_or(Deadline::MAX, |time| self.now + time);
+        let deadline = time.map_or(Time::MAX, |time| self.now + time);
         let value = self.now as u32;
         let mut closed = Vec::new();
         let answer = loop {
-            let identity = || request.own.identity();
-            match self.pool.put(identity, &mut lookup, value, deadline, limit) {
+            match self.pool.put(&request.own.identity(), &mut lookup, limit) {
                 Put::Kept(slot) => break Ok(slot),
-                Put::Refused(refused) => break Err(refused),
-                Put::Close(value, _) => closed.push(value),
+                Put::NotKept(why) => break Err(why),
+                Put::Close(slot, _) => closed.push(self.leave(slot).0),
             }
         };
         self.remember(request, lookup);
@@ -163,6 +175,7 @@ impl Both {
         assert_eq!((answer.map(|_| ()), closed), expected);
         if let Ok(slot) = answer {
             self.naive.kept(slot);
+            assert_eq!(self.idle.insert(slot, (value, deadline)), None);
         }
         self.naive.check_limits(&request.own, limit);
     }
@@ -173,12 +186,19 @@ impl Both {
         }
         let Idle { value, slot, .. } = self.naive.idle.remove(n % self.naive.idle.len());
         let Some(slot) = slot else { unreachable!("a connection that is kept has a slot") };
-        assert_eq!(self.pool.remove(slot), Some(value));
-        assert_eq!(self.pool.remove(slot), None);
+        assert!(self.pool.remove(slot));
+        assert!(!self.pool.remove(slot));
+        assert_eq!(self.leave(slot).0, value);
+    }
+
+    /// The connection that was in a slot.
+    fn leave(&mut self, slot: SlotIndex) -> (u32, Time) {
+        self.idle.remove(&slot).unwrap_or_else(|| unreachable!("the slot has a connection"))
     }
 
     fn pop(&mut self) {
-        assert_eq!(self.pool.pop(), self.naive.idle.pop().map(|idle| idle.value));
+        let popped = self.pool.pop().map(|slot| self.leave(slot).0);
+        assert_eq!(popped, self.naive.idle.pop().map(|idle| idle.value));
     }
 
     /// Nothing was lost: what is left comes out in the order in which it was saved.
@@ -222,7 +242,7 @@ struct Naive {
 struct Idle {
     own: Own,
     value: u32,
-    deadline: Deadline,
+    deadline: Time,
     /// Where the pool keeps it.
     slot: Option<SlotIndex>,
 }
@@ -251,9 +271,9 @@ impl Naive {
     fn put(
         &mut self,
         own: &Own,
-        (value, deadline): (u32, Deadline),
+        (value, deadline): (u32, Time),
         limit: u32,
-    ) -> (Result<(), Refused>, Vec<u32>) {
+    ) -> (Result<(), NotKept>, Vec<u32>) {
         let mut closed = Vec::new();
         while self.count(own.key) > 0 && self.count(own.key) >= limit as usize {
             closed.push(self.close_last(own.key));
@@ -277,18 +297,18 @@ impl Naive {
         (Ok(()), closed)
     }
 
-    fn refuse(&self, own: &Own, limit: u32) -> Option<Refused> {
+    fn refuse(&self, own: &Own, limit: u32) -> Option<NotKept> {
         if self.limits.connections == 0 || self.slices.slices == 0 {
-            return Some(Refused::Disabled);
+            return Some(NotKept::Disabled);
         }
         if limit == 0 {
-            return Some(Refused::SliceLimit);
+            return Some(NotKept::SliceLimit);
         }
         if own.key.len() > self.slices.key_length as usize {
-            return Some(Refused::KeyLength);
+            return Some(NotKept::KeyLength);
         }
         let fits = own.address.len() <= self.limits.address_length as usize;
-        (!fits).then_some(Refused::AddressLength)
+        (!fits).then_some(NotKept::AddressLength)
     }
 
     /// The slot of the connection that was put last: below the limit, and of no other one.

@@ -3,9 +3,8 @@
 use nginx_sys::ngx_conf_t;
 
 use super::params::{Params, Value};
-use crate::nginx::Text;
+use crate::nginx::ComplexValue;
 use crate::pool::{Length, Limits, SliceLimits};
-use crate::status::report;
 
 /// The default of `slice_poolsize`.
 const SLICE_POOLSIZE: u32 = 20;
@@ -14,12 +13,12 @@ const SLICE_KEYLEN: Length = 40;
 
 /// The `keepalive` directive.
 pub(crate) struct Keepalive {
-    connections: u32,
+    pub(crate) connections: u32,
     /// `None`: one slice holds everything.
-    pub(crate) slice_key: Option<Text>,
+    pub(crate) slice_key: Option<ComplexValue>,
     pub(crate) slice_conn: Option<u32>,
-    pub(crate) slice_dyn: Option<Text>,
-    slice_poolsize: u32,
+    pub(crate) slice_dyn: Option<ComplexValue>,
+    pub(crate) slice_poolsize: u32,
     pub(crate) slice_keylen: Length,
     pub(crate) slice_strict: bool,
     pub(crate) local: bool,
@@ -33,13 +32,12 @@ impl Keepalive {
     /// `cf` is being read inside of an upstream, and the texts in `params` are its arguments.
     pub unsafe fn compile(cf: *mut ngx_conf_t, params: &Params<'_>) -> Option<Self> {
         let keyed = params.slice_key.is_some();
-        // SAFETY: as promised; arguments of a directive are followed by a null byte.
-        let compile = |value: Option<Value<'_>>| unsafe {
-            Some(match value {
-                Some(Value::Variable(name)) => Some(Text::variable(cf, name)?),
-                Some(Value::Text(text)) => Some(Text::compile(cf, text)?),
-                None => None,
-            })
+        let compile = |value: Option<Value<'_>>| match value {
+            // SAFETY: the configuration is being read.
+            Some(Value::Variable(name)) => unsafe { ComplexValue::variable(cf, name).map(Some) },
+            // SAFETY: it is being read, and arguments of a directive are followed by a null byte.
+            Some(Value::Text(text)) => unsafe { ComplexValue::compile(cf, text).map(Some) },
+            None => Some(None),
         };
 
         Some(Keepalive {
@@ -52,16 +50,6 @@ impl Keepalive {
             slice_strict: params.slice_strict,
             local: params.local,
         })
-    }
-
-    /// The limits as the status shows them.
-    pub fn shown_limits(&self) -> report::Limits {
-        let keyed = self.slice_key.is_some();
-        report::Limits {
-            connections: self.connections,
-            slice_conn: self.slice_conn,
-            slice_poolsize: keyed.then_some(self.slice_poolsize),
-        }
     }
 
     /// The limits of the pool, for server addresses of this length.

@@ -5,15 +5,16 @@
 //! connection is about the one over which the cached response once came. Before it does, it calls
 //! `reinit_request`: that is the moment to remember what the server itself has said.
 
-use core::ptr::NonNull;
+use core::cell::Cell;
 
 use nginx_sys::{
     NGX_HTTP_CACHE_REVALIDATED, NGX_HTTP_CACHE_STALE, ngx_http_request_t, ngx_http_upstream_t,
     ngx_int_t,
 };
 
+use super::data::PeerData;
 use super::response::Response;
-use super::{ERROR, Peer, of};
+use crate::nginx;
 
 type ReinitRequest = Option<unsafe extern "C" fn(*mut ngx_http_request_t) -> ngx_int_t>;
 
@@ -21,10 +22,10 @@ type ReinitRequest = Option<unsafe extern "C" fn(*mut ngx_http_request_t) -> ngx
 #[derive(Default)]
 pub struct Replaced {
     /// What `reinit_request` was.
-    original: ReinitRequest,
+    original: Cell<ReinitRequest>,
     /// What the server has said. It counts only if [`is_replaced`]: nginx also calls
     /// `reinit_request` before another attempt.
-    pub response: Response,
+    pub response: Cell<Response>,
 }
 
 /// Whether nginx has put a cached response in place of the server's.
@@ -34,7 +35,7 @@ pub struct Replaced {
 /// `upstream` is valid.
 #[inline(always)]
 pub unsafe fn is_replaced(upstream: *const ngx_http_upstream_t) -> bool {
-    // SAFETY: as promised.
+    // SAFETY: the upstream is valid.
     let status = unsafe { (*upstream).cache_status() };
     status == NGX_HTTP_CACHE_STALE || status == NGX_HTTP_CACHE_REVALIDATED
 }
@@ -43,14 +44,13 @@ pub unsafe fn is_replaced(upstream: *const ngx_http_upstream_t) -> bool {
 ///
 /// # Safety
 ///
-/// The request is valid, and the peer is its own.
-pub unsafe fn watch(r: *mut ngx_http_request_t, peer: NonNull<Peer>) {
-    // SAFETY: as promised.
+/// The request is valid, and has an upstream; the data is its own.
+pub unsafe fn watch(r: *mut ngx_http_request_t, data: &PeerData) {
+    // SAFETY: the request and its upstream are valid.
     unsafe {
         if !(*r).cache.is_null() {
-            let (peer, upstream) = (peer.as_ptr(), (*r).upstream);
-            (*peer).replaced.original = (*upstream).reinit_request;
-            (*upstream).reinit_request = Some(remember);
+            let upstream = (*r).upstream;
+            data.replaced.original.set((*upstream).reinit_request.replace(remember));
         }
     }
 }
@@ -61,16 +61,15 @@ pub unsafe fn watch(r: *mut ngx_http_request_t, peer: NonNull<Peer>) {
 ///
 /// nginx calls it with a valid request, whose upstream [`watch`] has put this function into.
 unsafe extern "C" fn remember(r: *mut ngx_http_request_t) -> ngx_int_t {
-    // SAFETY: nginx passes a valid request, and the peer is that of its upstream.
-    unsafe {
-        let Some(peer) = of(r) else { return ERROR };
-        let peer = peer.as_ptr();
-        let (conf, log) = ((*peer).conf.as_ptr(), (*(*r).connection).log);
-        (*peer).replaced.response =
-            Response::of((*peer).upstream.as_ptr(), (*conf).hints_margin, log);
-        match (*peer).replaced.original {
-            Some(original) => original(r),
-            None => ERROR,
-        }
-    }
+    // SAFETY: the request is valid, and the data is that of its upstream, since no other one can
+    // have come later.
+    let (data, log) = unsafe { (PeerData::of(r), (*(*r).connection).log) };
+    let Some(data) = data else { return nginx::ERROR };
+    // SAFETY: the data is in the request's memory.
+    let data = unsafe { data.as_ref() };
+    let (upstream, margin) = (data.request_upstream, data.upstream().settings().hints_margin);
+    // SAFETY: the upstream of the request is valid, and so is the state of its last attempt.
+    data.replaced.response.set(unsafe { Response::of(upstream.as_ptr(), margin, log) });
+    // SAFETY: the original gets what nginx has called this function with.
+    data.replaced.original.get().map_or(nginx::ERROR, |original| unsafe { original(r) })
 }

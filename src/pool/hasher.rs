@@ -52,8 +52,8 @@ impl Hasher {
 
         let mut hasher = self.servers.build_hasher();
         hasher.write_u64(key);
-        hasher.write_usize(handler);
-        hasher.write_usize(location ^ usize::from(tls));
+        hasher.write_usize(location);
+        hasher.write_u32(u32::from(handler) << 1 | u32::from(tls));
         hasher.write(address);
 
         // The lower half of a good hash is one, too.

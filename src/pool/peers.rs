@@ -1,4 +1,4 @@
-//! The peers: what connections of one slice are to one server address, by one protocol.
+//! The peers: connections of one slice to one server address, by one protocol.
 
 use core::num::NonZeroU64;
 
@@ -19,8 +19,8 @@ pub struct Peer {
     pub slots: List<InPeer>,
     /// Its number among all peers and slices.
     pub birth: NonZeroU64,
-    handler: usize,
     location: usize,
+    handler: u16,
     /// Its slice, if there are any. The place may be that of another slice by now, if this peer is
     /// vacant.
     pub slice: u32,

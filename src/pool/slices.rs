@@ -1,4 +1,4 @@
-//! The slices: what connections have the same key.
+//! The slices: connections of the same key.
 
 use core::num::NonZeroU64;
 
@@ -88,21 +88,14 @@ impl<A: Allocator> Slices<A> {
     }
 
     /// The slices in use.
-    pub fn iter(&self) -> impl Iterator<Item = super::Slice<'_>> {
+    pub fn iter(&self) -> impl Iterator<Item = super::UsedSlice<'_>> {
         self.nodes.nodes().iter().zip(0..).filter(|(slice, _)| slice.count != 0).map(
-            |(slice, index)| super::Slice {
+            |(slice, index)| super::UsedSlice {
                 key: self.keys.get(index, slice.key_length).unwrap_or_default(),
                 idle: slice.count,
                 hits: slice.hits,
             },
         )
-    }
-
-    /// Counts one hit less.
-    pub fn discount_hit(&mut self, index: u32) {
-        if let Some(slice) = self.nodes.get_mut(index) {
-            slice.hits = slice.hits.wrapping_sub(1);
-        }
     }
 
     /// The least recently saved connection of a slice.
@@ -147,15 +140,6 @@ impl<A: Allocator> Slices<A> {
             self.nodes.occupy(index);
             self.recently_used.push_front(self.nodes.nodes_mut(), index);
         } else {
-            self.recently_used.touch(self.nodes.nodes_mut(), index);
-        }
-    }
-
-    /// A connection leaves a slice, to be used or to be closed, that was not put there yet.
-    pub fn touch(&mut self, index: u32, used: bool) {
-        let Some(slice) = self.nodes.get_mut(index) else { return };
-        slice.hits = slice.hits.wrapping_add(used.into());
-        if slice.count != 0 {
             self.recently_used.touch(self.nodes.nodes_mut(), index);
         }
     }

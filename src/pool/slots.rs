@@ -4,15 +4,10 @@ use allocator_api2::alloc::Allocator;
 use allocator_api2::collections::TryReserveError;
 use allocator_api2::vec::Vec;
 
-use super::Deadline;
 use super::list::{InPeer, InPool, InSlice, Linked, Links, NIL};
 
-/// One idle connection.
-pub struct Slot<T> {
-    /// The connection.
-    pub value: T,
-    /// When it is no longer used.
-    pub deadline: Deadline,
+/// The place of one idle connection.
+pub struct Slot {
     in_peer: Links,
     in_slice: Links,
     in_pool: Links,
@@ -24,13 +19,13 @@ pub struct Slot<T> {
 
 /// The slots of a pool, in memory that is reserved once, and touched only when no slot that was
 /// used before is free.
-pub struct Slots<T, A: Allocator> {
-    slots: Vec<Slot<T>, A>,
+pub struct Slots<A: Allocator> {
+    slots: Vec<Slot, A>,
     free: u32,
     capacity: u32,
 }
 
-impl<T, A: Allocator> Slots<T, A> {
+impl<A: Allocator> Slots<A> {
     /// Reserves memory for `capacity` slots.
     pub fn new_in(capacity: u32, allocator: A) -> Result<Self, TryReserveError> {
         let mut slots = Vec::new_in(allocator);
@@ -44,36 +39,31 @@ impl<T, A: Allocator> Slots<T, A> {
     }
 
     /// The slot under an index.
-    pub fn get(&self, index: u32) -> Option<&Slot<T>> {
+    pub fn get(&self, index: u32) -> Option<&Slot> {
         self.slots.get(index as usize)
     }
 
     /// All slots, in the order of their indices, to be changed.
-    pub fn nodes_mut(&mut self) -> &mut [Slot<T>] {
+    pub fn nodes_mut(&mut self) -> &mut [Slot] {
         &mut self.slots
     }
 
     /// Puts a connection into a slot, which is then in no list; `None` if all are full.
-    #[inline(always)]
-    pub fn insert(&mut self, value: T, deadline: Deadline, peer: u32) -> Option<u32> {
-        let Some(slot) = self.slots.get_mut(self.free as usize) else {
-            return self.push(value, deadline, peer);
-        };
-        slot.value = value;
-        slot.deadline = deadline;
+    pub fn insert(&mut self, peer: u32) -> Option<u32> {
+        let Some(slot) = self.slots.get_mut(self.free as usize) else { return self.push(peer) };
         slot.peer = peer;
         Some(core::mem::replace(&mut self.free, slot.free))
     }
 
     /// Puts a connection into a slot that was not used before.
     #[inline(never)]
-    fn push(&mut self, value: T, deadline: Deadline, peer: u32) -> Option<u32> {
+    fn push(&mut self, peer: u32) -> Option<u32> {
         if self.is_full() {
             return None;
         }
         let index = u32::try_from(self.slots.len()).ok()?;
         let (in_peer, in_slice, in_pool) = (Links::NONE, Links::NONE, Links::NONE);
-        self.slots.push(Slot { value, deadline, in_peer, in_slice, in_pool, peer, free: NIL });
+        self.slots.push(Slot { in_peer, in_slice, in_pool, peer, free: NIL });
         Some(index)
     }
 
@@ -86,26 +76,26 @@ impl<T, A: Allocator> Slots<T, A> {
     }
 }
 
-impl<T> Linked<InPeer> for Slot<T> {
+impl Linked<InPeer> for Slot {
     fn links_mut(&mut self) -> &mut Links {
         &mut self.in_peer
     }
 }
 
-impl<T> Linked<InSlice> for Slot<T> {
+impl Linked<InSlice> for Slot {
     fn links_mut(&mut self) -> &mut Links {
         &mut self.in_slice
     }
 }
 
-impl<T> Linked<InPool> for Slot<T> {
+impl Linked<InPool> for Slot {
     fn links_mut(&mut self) -> &mut Links {
         &mut self.in_pool
     }
 }
 
 #[cfg(test)]
-impl<T, A: Allocator> Slots<T, A> {
+impl<A: Allocator> Slots<A> {
     /// The number of slots with a connection.
     pub fn count(&self) -> usize {
         self.slots.iter().filter(|slot| slot.peer != NIL).count()
@@ -121,18 +111,17 @@ mod tests {
     #[test]
     fn slots_are_used_again() {
         let mut slots = Slots::new_in(2, Global).unwrap();
-        let a = slots.insert('a', 1, 7).unwrap();
-        let b = slots.insert('b', 2, 8).unwrap();
+        let a = slots.insert(7).unwrap();
+        let b = slots.insert(8).unwrap();
         assert!(slots.is_full());
-        assert_eq!(slots.insert('c', 3, 9), None);
+        assert_eq!(slots.insert(9), None);
 
         slots.release(a);
         assert!(!slots.is_full());
         assert_eq!((slots.get(a).unwrap().peer, slots.count()), (NIL, 1));
-        assert_eq!(slots.insert('d', 4, 10), Some(a));
-        let contents = |slot: &Slot<char>| (slot.value, slot.deadline, slot.peer);
-        assert_eq!(contents(slots.get(a).unwrap()), ('d', 4, 10));
-        assert_eq!(contents(slots.get(b).unwrap()), ('b', 2, 8));
+        assert_eq!(slots.insert(10), Some(a));
+        assert_eq!(slots.get(a).unwrap().peer, 10);
+        assert_eq!(slots.get(b).unwrap().peer, 8);
         assert!(slots.is_full());
     }
 
@@ -140,7 +129,7 @@ mod tests {
     fn nothing_fits_into_none() {
         let mut slots = Slots::new_in(0, Global).unwrap();
         assert!(slots.is_full());
-        assert_eq!(slots.insert('a', 1, 7), None);
+        assert_eq!(slots.insert(7), None);
         assert!(slots.get(0).is_none());
     }
 
@@ -148,7 +137,7 @@ mod tests {
     fn memory_is_touched_when_it_is_needed() {
         let mut slots = Slots::new_in(100, Global).unwrap();
         for _ in 0..10 {
-            let index = slots.insert('a', 1, 7).unwrap();
+            let index = slots.insert(7).unwrap();
             slots.release(index);
         }
         assert_eq!(slots.slots.len(), 1);

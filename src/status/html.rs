@@ -6,7 +6,7 @@ use core::fmt::{self, Display, Formatter, Write};
 
 use askama::Template;
 
-use super::report::{MOST_SLICES, Report, Text, Upstream};
+use super::report::{MOST_SLICES, Printable, Report, UpstreamReport};
 
 /// Writes the status.
 ///
@@ -27,8 +27,8 @@ struct Page<'a> {
 struct Share(Option<u64>);
 
 impl Share {
-    fn of(upstream: &Upstream<'_>) -> Self {
-        let (part, whole) = (upstream.counts.hits, upstream.counts.requests());
+    fn of(upstream: &UpstreamReport<'_>) -> Self {
+        let (part, whole) = (upstream.totals.hits, upstream.totals.requests());
         Share(part.saturating_mul(1000).checked_div(whole))
     }
 }

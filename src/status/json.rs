@@ -6,8 +6,8 @@ use std::io;
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
-use super::report::{Limits, Report, Text, Upstream};
-use crate::pool::Slice;
+use super::report::{Printable, Report, ShownLimits, UpstreamReport};
+use crate::pool::UsedSlice;
 
 /// Writes the status.
 ///
@@ -28,7 +28,7 @@ impl Serialize for Report<'_> {
 }
 
 /// The upstreams, by name.
-struct Upstreams<'a>(&'a [Upstream<'a>]);
+struct Upstreams<'a>(&'a [UpstreamReport<'a>]);
 
 impl Serialize for Upstreams<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -36,19 +36,19 @@ impl Serialize for Upstreams<'_> {
     }
 }
 
-impl Serialize for Upstream<'_> {
+impl Serialize for UpstreamReport<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let counts = &self.counts;
+        let totals = &self.totals;
         let mut upstream = serializer.serialize_struct("Upstream", 12)?;
-        upstream.serialize_field("workers", &counts.workers)?;
-        upstream.serialize_field("requests", &counts.requests())?;
-        upstream.serialize_field("hits", &counts.hits)?;
-        upstream.serialize_field("misses", &counts.misses)?;
-        upstream.serialize_field("balancer", &counts.balancer)?;
-        upstream.serialize_field("saved", &counts.saved)?;
-        upstream.serialize_field("closed", &Reasons(|| counts.closed()))?;
-        upstream.serialize_field("refused", &Reasons(|| counts.refused()))?;
-        upstream.serialize_field("idle", &counts.idle)?;
+        upstream.serialize_field("workers", &totals.workers)?;
+        upstream.serialize_field("requests", &totals.requests())?;
+        upstream.serialize_field("hits", &totals.hits)?;
+        upstream.serialize_field("misses", &totals.misses)?;
+        upstream.serialize_field("balancer", &totals.balancer)?;
+        upstream.serialize_field("saved", &totals.saved)?;
+        upstream.serialize_field("closed", &Reasons(|| totals.closed()))?;
+        upstream.serialize_field("refused", &Reasons(|| totals.refused()))?;
+        upstream.serialize_field("idle", &totals.idle)?;
         upstream.serialize_field("slices", &self.slices_in_use())?;
         upstream.serialize_field("limits", &self.limits)?;
         match self.slices {
@@ -68,9 +68,9 @@ impl<F: Fn() -> I, I: Iterator<Item = (&'static str, u64)>> Serialize for Reason
     }
 }
 
-impl Serialize for Limits {
+impl Serialize for ShownLimits {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut limits = serializer.serialize_struct("Limits", 3)?;
+        let mut limits = serializer.serialize_struct("ShownLimits", 3)?;
         limits.serialize_field("connections", &self.connections)?;
         limits.serialize_field("slice_conn", &self.slice_conn)?;
         limits.serialize_field("slice_poolsize", &self.slice_poolsize)?;
@@ -78,17 +78,17 @@ impl Serialize for Limits {
     }
 }
 
-impl Serialize for Slice<'_> {
+impl Serialize for UsedSlice<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut slice = serializer.serialize_struct("Slice", 3)?;
-        slice.serialize_field("key", &Text(self.key))?;
+        let mut slice = serializer.serialize_struct("UsedSlice", 3)?;
+        slice.serialize_field("key", &Printable(self.key))?;
         slice.serialize_field("idle", &self.idle)?;
         slice.serialize_field("hits", &self.hits)?;
         slice.end()
     }
 }
 
-impl Serialize for Text<'_> {
+impl Serialize for Printable<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }

@@ -5,7 +5,7 @@
 
 use core::fmt::{self, Display, Formatter, Write};
 
-use super::report::{Report, Text, Upstream};
+use super::report::{Printable, Report, UpstreamReport};
 
 /// Writes the status. Slices are not among it: each key a client makes up would be a time series.
 ///
@@ -21,13 +21,13 @@ pub fn write(report: &Report<'_>, to: &mut impl Write) -> fmt::Result {
         report,
         to,
         ("closed_total", "Idle connections that were closed, by reason."),
-        |upstream| upstream.counts.closed(),
+        |upstream| upstream.totals.closed(),
     )?;
     family_by_reason(
         report,
         to,
         ("refused_total", "Connections that were not kept after a request, by reason."),
-        |upstream| upstream.counts.refused(),
+        |upstream| upstream.totals.refused(),
     )?;
     for (name, help, value) in GAUGES {
         Family { name, help, kind: "gauge" }.write(report, to, value)?;
@@ -35,22 +35,22 @@ pub fn write(report: &Report<'_>, to: &mut impl Write) -> fmt::Result {
     Ok(())
 }
 
-type Value<T> = fn(&Upstream<'_>) -> T;
+type Value<T> = fn(&UpstreamReport<'_>) -> T;
 
 const COUNTERS: [(&str, &str, Value<u64>); 5] = [
-    ("requests_total", "Requests sent to servers of the upstream.", |u| u.counts.requests()),
-    ("hits_total", "Requests that used an idle connection.", |u| u.counts.hits),
-    ("misses_total", "Requests that found no idle connection.", |u| u.counts.misses),
+    ("requests_total", "Requests sent to servers of the upstream.", |u| u.totals.requests()),
+    ("hits_total", "Requests that used an idle connection.", |u| u.totals.hits),
+    ("misses_total", "Requests that found no idle connection.", |u| u.totals.misses),
     ("balancer_total", "Requests that used a connection of the balancer's own.", |u| {
-        u.counts.balancer
+        u.totals.balancer
     }),
-    ("saved_total", "Connections that were kept after a request.", |u| u.counts.saved),
+    ("saved_total", "Connections that were kept after a request.", |u| u.totals.saved),
 ];
 
 const GAUGES: [(&str, &str, Value<Option<u64>>); 6] = [
-    ("idle_connections", "Idle connections.", |u| Some(u.counts.idle)),
+    ("idle_connections", "Idle connections.", |u| Some(u.totals.idle)),
     ("slices", "Slices that hold idle connections.", |u| u.slices_in_use()),
-    ("workers", "Worker processes that have this upstream.", |u| Some(u.counts.workers.into())),
+    ("workers", "Worker processes that have this upstream.", |u| Some(u.totals.workers.into())),
     ("limit_connections", "Most idle connections of a worker process.", |u| {
         Some(u.limits.connections.into())
     }),
@@ -81,7 +81,7 @@ impl Family<'_> {
         &self,
         report: &Report<'_>,
         to: &mut impl Write,
-        value: impl Fn(&Upstream<'_>) -> Option<u64>,
+        value: impl Fn(&UpstreamReport<'_>) -> Option<u64>,
     ) -> fmt::Result {
         self.head(to)?;
         for upstream in report.upstreams {
@@ -99,7 +99,7 @@ fn family_by_reason<I: Iterator<Item = (&'static str, u64)>>(
     report: &Report<'_>,
     to: &mut impl Write,
     (name, help): (&str, &str),
-    values: impl Fn(&'_ Upstream<'_>) -> I,
+    values: impl Fn(&'_ UpstreamReport<'_>) -> I,
 ) -> fmt::Result {
     Family { name, help, kind: "counter" }.head(to)?;
     for upstream in report.upstreams {
@@ -115,7 +115,7 @@ fn family_by_reason<I: Iterator<Item = (&'static str, u64)>>(
 }
 
 /// The value of a label, in which backslashes, quotes and line feeds are escaped.
-struct Label<'a>(Text<'a>);
+struct Label<'a>(Printable<'a>);
 
 impl Display for Label<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {

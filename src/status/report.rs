@@ -8,8 +8,8 @@ use core::fmt::{self, Display, Formatter};
 use allocator_api2::alloc::Allocator;
 use allocator_api2::vec::Vec;
 
-use crate::counters::{Counts, Pid};
-use crate::pool::Slice;
+use crate::counters::{Pid, Totals};
+use crate::pool::UsedSlice;
 
 /// Most slices of one upstream that are listed.
 pub const MOST_SLICES: usize = 50;
@@ -20,32 +20,32 @@ pub struct Report<'a> {
     /// The worker that answers.
     pub worker: Pid,
     /// The upstreams that have a `keepalive` of this module.
-    pub upstreams: &'a [Upstream<'a>],
+    pub upstreams: &'a [UpstreamReport<'a>],
 }
 
 /// The status of one upstream.
 #[derive(Clone, Copy, Debug)]
-pub struct Upstream<'a> {
+pub struct UpstreamReport<'a> {
     /// Its name.
-    pub name: Text<'a>,
+    pub name: Printable<'a>,
     /// Of all workers.
-    pub counts: Counts,
+    pub totals: Totals,
     /// For each worker.
-    pub limits: Limits,
+    pub limits: ShownLimits,
     /// The busiest slices of the worker that answers; `None` if nobody asked for them.
-    pub slices: Option<&'a [Slice<'a>]>,
+    pub slices: Option<&'a [UsedSlice<'a>]>,
 }
 
-impl Upstream<'_> {
+impl UpstreamReport<'_> {
     /// The slices that hold idle connections, if there are any slices.
     pub fn slices_in_use(&self) -> Option<u64> {
-        self.limits.slice_poolsize.map(|_| self.counts.slices)
+        self.limits.slice_poolsize.map(|_| self.totals.slices)
     }
 }
 
 /// The limits that are numbers in the configuration. `None`: there is no such limit.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct ShownLimits {
     /// The most idle connections.
     pub connections: u32,
     /// The most idle connections of one key.
@@ -57,9 +57,9 @@ pub struct Limits {
 /// Bytes that should be UTF-8. One that is not shows as in nginx's logs, `\xFF`, so that two names
 /// that differ in nothing else can be told apart.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Text<'a>(pub &'a [u8]);
+pub struct Printable<'a>(pub &'a [u8]);
 
-impl Display for Text<'_> {
+impl Display for Printable<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         for chunk in self.0.utf8_chunks() {
             f.write_str(chunk.valid())?;
@@ -74,10 +74,10 @@ impl Display for Text<'_> {
 /// Puts the busiest ones of slices into a list that has room for them: those that hold the most
 /// idle connections come first.
 pub fn list_busiest<'a, A: Allocator>(
-    slices: impl Iterator<Item = Slice<'a>>,
-    list: &mut Vec<Slice<'a>, A>,
+    slices: impl Iterator<Item = UsedSlice<'a>>,
+    list: &mut Vec<UsedSlice<'a>, A>,
 ) {
-    let rank = |slice: &Slice<'a>| (Reverse(slice.idle), Reverse(slice.hits), slice.key);
+    let rank = |slice: &UsedSlice<'a>| (Reverse(slice.idle), Reverse(slice.hits), slice.key);
     for slice in slices {
         let place = list.partition_point(|listed| rank(listed) <= rank(&slice));
         if place < MOST_SLICES {
@@ -103,14 +103,14 @@ mod tests {
             (b"\xff", "\\xFF"),
             (b"a\xc3(b\xff", "a\\xC3(b\\xFF"),
         ] {
-            assert_eq!(Text(bytes).to_string(), text);
+            assert_eq!(Printable(bytes).to_string(), text);
         }
     }
 
     #[test]
     fn the_busiest_slices_come_first() {
         let keys: std::vec::Vec<String> = (0..200).map(|i| format!("{i:03}")).collect();
-        let slices = keys.iter().zip(0..).map(|(key, i)| Slice {
+        let slices = keys.iter().zip(0..).map(|(key, i)| UsedSlice {
             key: key.as_bytes(),
             idle: i * 7 % 20,
             hits: (i * 11 % 3).into(),

@@ -5,13 +5,16 @@ use nginx_sys::{
     NGX_LOG_EMERG, ngx_conf_t, ngx_http_core_main_conf_t, ngx_http_upstream_init_round_robin,
     ngx_http_upstream_srv_conf_t, ngx_http_variable_t, ngx_int_t,
 };
-use ngx::core::{NgxStr, Status};
+use ngx::core::NgxStr;
 use ngx::http::{HttpModule, HttpModuleConfExt, NgxHttpCoreModule, NgxHttpUpstreamModule};
 use ngx::ngx_conf_log_error;
 
-use super::params::Params;
-use super::{Keepalive, Module, ServerConf, upstream};
+use super::set_up;
+use crate::conf::Keepalive;
+use crate::conf::params::Params;
 use crate::nginx;
+use crate::upstream::ServerConf;
+use crate::zone::CounterZone;
 
 /// Compiles the directive. In a running worker nginx does not look for the handlers of variables
 /// any more, so only those can be used that the configuration file uses somewhere.
@@ -22,25 +25,24 @@ use crate::nginx;
 pub unsafe fn compile(cf: *mut ngx_conf_t, params: &Params<'_>) -> Option<Keepalive> {
     // SAFETY: `cf` is valid, and nginx's core has a configuration of this type. Nothing refers to
     // the array while nginx may add to it.
-    unsafe {
+    let (keepalive, unknown) = unsafe {
         let core = (*cf).http_main_conf_unchecked(NgxHttpCoreModule::module())?;
         let core: *mut ngx_http_core_main_conf_t = core.as_ptr();
         let known = (*core).variables.nelts;
         let keepalive = Keepalive::compile(cf, params);
-
-        let variables = (*core).variables.as_slice::<ngx_http_variable_t>();
-        let unknown = variables.get(known).map(|variable| variable.name);
+        let unknown = (*core).variables.as_slice::<ngx_http_variable_t>().get(known);
         // The new ones are named by memory that goes with the upstream.
         (*core).variables.nelts = known;
-
-        let Some(name) = unknown else { return keepalive };
-        // Without a name if there was no memory for it, which nginx has logged.
-        if !name.data.is_null() {
-            let name = NgxStr::from_ngx_str(name);
-            ngx_conf_log_error!(NGX_LOG_EMERG, cf, "unknown \"{name}\" variable");
-        }
-        None
+        (keepalive, unknown.map(|variable| variable.name))
+    };
+    let Some(name) = unknown else { return keepalive };
+    // Without a name if there was no memory for it, which nginx has logged.
+    if !name.data.is_null() {
+        // SAFETY: the name is an argument of the directive.
+        let name = unsafe { NgxStr::from_ngx_str(name) };
+        ngx_conf_log_error!(NGX_LOG_EMERG, cf, "unknown \"{name}\" variable");
     }
+    None
 }
 
 /// Puts this module around the upstream's balancer by its `init_upstream`, since `init_main_conf`
@@ -72,17 +74,17 @@ unsafe extern "C" fn init(
     cf: *mut ngx_conf_t,
     upstream: *mut ngx_http_upstream_srv_conf_t,
 ) -> ngx_int_t {
-    // SAFETY: the caller passes a valid `cf` and upstream.
-    unsafe {
-        let original = Module::server_conf_of(&*upstream)
-            .and_then(|conf| (*conf.as_ptr()).original_init_upstream);
-        match original {
-            Some(original) if original(cf, upstream) == nginx::OK => {}
-            _ => return Status::NGX_ERROR.into(),
-        }
-        match upstream::init(cf, upstream) {
-            Some(()) => nginx::OK,
-            None => Status::NGX_ERROR.into(),
-        }
+    // SAFETY: the upstream is valid.
+    let original = unsafe {
+        ServerConf::of(&*upstream).and_then(|conf| (*conf.as_ptr()).original_init_upstream)
+    };
+    // SAFETY: the original gets what this function was called with.
+    if original.is_none_or(|original| unsafe { original(cf, upstream) } != nginx::OK) {
+        return nginx::ERROR;
+    }
+    // SAFETY: `cf` and the upstream are valid.
+    match unsafe { set_up::one(cf, upstream, CounterZone::default()) } {
+        Some(()) => nginx::OK,
+        None => nginx::ERROR,
     }
 }

@@ -1,0 +1,214 @@
+//! The module as nginx sees it: its tables, configurations and process hooks. It knows all rooms, and
+//! none knows it.
+
+use core::ffi::{c_char, c_void};
+use core::mem::offset_of;
+use core::ptr;
+
+#[cfg(not(ngx_feature = "http_ssl"))]
+use nginx_sys::NGX_LOG_EMERG;
+use nginx_sys::{
+    NGX_CONF_1MORE, NGX_CONF_NOARGS, NGX_CONF_TAKE1, NGX_CONF_TAKE12, NGX_HTTP_LOC_CONF,
+    NGX_HTTP_LOC_CONF_OFFSET, NGX_HTTP_MODULE, NGX_HTTP_SRV_CONF_OFFSET, NGX_HTTP_UPS_CONF,
+    NGX_PROCESS_HELPER, ngx_command_t, ngx_conf_t, ngx_cycle_t, ngx_http_module_t, ngx_int_t,
+    ngx_module_t, ngx_pid, ngx_process, ngx_str_t, ngx_uint_t,
+};
+use ngx::core::{NGX_CONF_ERROR, NGX_CONF_OK};
+use ngx::http::{
+    HttpModule, HttpModuleLocationConf, HttpModuleMainConf, HttpModuleServerConf,
+    NgxHttpUpstreamModule,
+};
+#[cfg(not(ngx_feature = "http_ssl"))]
+use ngx::ngx_conf_log_error;
+use ngx::ngx_string;
+
+use crate::conf::MainConf;
+use crate::counters::Pid;
+use crate::nginx;
+use crate::status::LocationConf;
+use crate::upstream::{self, ServerConf, Upstream};
+use crate::variables;
+
+mod directives;
+mod run_time;
+mod set_up;
+mod warnings;
+
+/// The HTTP module.
+#[derive(Debug)]
+struct Module;
+
+impl HttpModule for Module {
+    fn module() -> &'static ngx_module_t {
+        nginx::this_module()
+    }
+
+    unsafe extern "C" fn create_main_conf(cf: *mut ngx_conf_t) -> *mut c_void {
+        // SAFETY: nginx passes a valid `cf`.
+        unsafe { create::<MainConf>(cf) }
+    }
+
+    unsafe extern "C" fn create_srv_conf(cf: *mut ngx_conf_t) -> *mut c_void {
+        // SAFETY: nginx passes a valid `cf`.
+        unsafe { create::<ServerConf>(cf) }
+    }
+
+    unsafe extern "C" fn create_loc_conf(cf: *mut ngx_conf_t) -> *mut c_void {
+        // SAFETY: nginx passes a valid `cf`.
+        unsafe { create::<LocationConf>(cf) }
+    }
+
+    /// Sets up the upstreams that have a `keepalive`. `ngx_http_upstream_module` comes before this
+    /// module, so it has called each `init_upstream`, and `peer.init` is the balancer's, wherever
+    /// in the block its directive stands.
+    unsafe extern "C" fn init_main_conf(cf: *mut ngx_conf_t, conf: *mut c_void) -> *mut c_char {
+        #[cfg(not(ngx_feature = "http_ssl"))]
+        // SAFETY: nginx passes a valid `cf`.
+        if unsafe { nginx::module(cf, c"ngx_openssl_module").is_some() } {
+            ngx_conf_log_error!(
+                NGX_LOG_EMERG,
+                cf,
+                "ngx_http_upstream_sliced_keepalive_module was built without \
+                 --with-http_ssl_module, and this nginx with it"
+            );
+            return NGX_CONF_ERROR;
+        }
+        let conf: *mut MainConf = conf.cast();
+        // SAFETY: `create_main_conf` has made `conf`, to which nothing else refers; `cf` is valid,
+        // and this module comes after those that have locations of upstreams.
+        unsafe {
+            (*conf).configured = true;
+            warnings::warn(cf);
+            match set_up::all(cf, (*conf).status) {
+                Some(()) => NGX_CONF_OK,
+                None => NGX_CONF_ERROR,
+            }
+        }
+    }
+}
+
+/// Makes a configuration; null if there is no memory.
+///
+/// # Safety
+///
+/// `cf` is valid.
+unsafe fn create<T: Default>(cf: *mut ngx_conf_t) -> *mut c_void {
+    // SAFETY: `cf` has a pool.
+    let conf = unsafe { nginx::allocate((*cf).pool, T::default()) };
+    conf.map_or(ptr::null_mut(), |conf| conf.as_ptr().cast())
+}
+
+// SAFETY: `create_main_conf` makes a `MainConf`.
+unsafe impl HttpModuleMainConf for Module {
+    type MainConf = MainConf;
+}
+
+// SAFETY: `create_loc_conf` makes a `LocationConf`.
+unsafe impl HttpModuleLocationConf for Module {
+    type LocationConf = LocationConf;
+}
+
+// SAFETY: `create_srv_conf` makes a `ServerConf`.
+unsafe impl HttpModuleServerConf for Module {
+    type ServerConf = ServerConf;
+}
+
+static MODULE_CTX: ngx_http_module_t = ngx_http_module_t {
+    preconfiguration: Some(variables::add),
+    postconfiguration: None,
+    create_main_conf: Some(Module::create_main_conf),
+    init_main_conf: Some(Module::init_main_conf),
+    create_srv_conf: Some(Module::create_srv_conf),
+    merge_srv_conf: None,
+    create_loc_conf: Some(Module::create_loc_conf),
+    merge_loc_conf: Some(Module::merge_loc_conf),
+};
+
+static mut COMMANDS: [ngx_command_t; 7] = [
+    command(ngx_string!("keepalive"), NGX_CONF_1MORE, Some(directives::set_keepalive), 0),
+    command(ngx_string!("keepalive_hints"), NGX_CONF_TAKE12, Some(directives::set_hints), 0),
+    command(
+        ngx_string!("keepalive_requests"),
+        NGX_CONF_TAKE1,
+        Some(directives::set_number),
+        offset_of!(ServerConf, directives.requests),
+    ),
+    command(
+        ngx_string!("keepalive_time"),
+        NGX_CONF_TAKE1,
+        Some(directives::set_msec),
+        offset_of!(ServerConf, directives.time),
+    ),
+    command(
+        ngx_string!("keepalive_timeout"),
+        NGX_CONF_TAKE1,
+        Some(directives::set_msec),
+        offset_of!(ServerConf, directives.timeout),
+    ),
+    ngx_command_t {
+        name: ngx_string!("keepalive_status"),
+        type_: (NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS | NGX_CONF_TAKE12) as ngx_uint_t,
+        set: Some(directives::set_status),
+        conf: NGX_HTTP_LOC_CONF_OFFSET,
+        offset: 0,
+        post: ptr::null_mut(),
+    },
+    ngx_command_t::empty(),
+];
+
+type Set = unsafe extern "C" fn(*mut ngx_conf_t, *mut ngx_command_t, *mut c_void) -> *mut c_char;
+
+/// A directive of an upstream.
+const fn command(name: ngx_str_t, args: u32, set: Option<Set>, offset: usize) -> ngx_command_t {
+    ngx_command_t {
+        name,
+        type_: (NGX_HTTP_UPS_CONF | args) as ngx_uint_t,
+        set,
+        conf: NGX_HTTP_SRV_CONF_OFFSET,
+        offset,
+        post: ptr::null_mut(),
+    }
+}
+
+/// The module.
+#[unsafe(no_mangle)]
+#[allow(non_upper_case_globals)]
+pub static mut ngx_http_upstream_sliced_keepalive_module: ngx_module_t = ngx_module_t {
+    ctx: (&raw const MODULE_CTX).cast_mut().cast(),
+    commands: (&raw mut COMMANDS).cast(),
+    type_: NGX_HTTP_MODULE as ngx_uint_t,
+    init_process: Some(init_process),
+    exit_process: Some(exit_process),
+    ..ngx_module_t::default()
+};
+
+/// A worker begins.
+///
+/// # Safety
+///
+/// nginx calls it in each worker with its configuration.
+unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int_t {
+    // SAFETY: nginx sets the kind of the process before. The cache manager and the cache loader
+    // serve no requests.
+    if unsafe { ngx_process } != NGX_PROCESS_HELPER as ngx_uint_t {
+        // SAFETY: nginx passes a valid cycle.
+        unsafe { upstreams(&*cycle) }.for_each(Upstream::claim_counters);
+    }
+    nginx::OK
+}
+
+/// A worker ends: another process may get its number.
+///
+/// # Safety
+///
+/// nginx calls it in each worker with its configuration.
+unsafe extern "C" fn exit_process(cycle: *mut ngx_cycle_t) {
+    // SAFETY: nginx passes a valid cycle, and sets its number when a process starts.
+    let (upstreams, process) = unsafe { (upstreams(&*cycle), ngx_pid as Pid) };
+    upstreams.for_each(|upstream| upstream.release_counters(process));
+}
+
+/// The live upstreams; there may be no `http` block.
+fn upstreams(cycle: &ngx_cycle_t) -> impl Iterator<Item = &Upstream> {
+    NgxHttpUpstreamModule::main_conf(cycle).into_iter().flat_map(upstream::all)
+}

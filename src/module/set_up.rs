@@ -1,0 +1,119 @@
+//! Sets up an upstream that has a `keepalive`: makes it live, and puts it around its balancer.
+
+use core::ptr::NonNull;
+
+use nginx_sys::{
+    NGX_LOG_EMERG, ngx_addr_t, ngx_conf_t, ngx_http_upstream_server_t, ngx_http_upstream_srv_conf_t,
+};
+use ngx::core::Pool as Memory;
+use ngx::http::{HttpModuleMainConf, NgxHttpUpstreamModule};
+use ngx::{ngx_conf_log_error, ngx_log_error};
+
+use super::warnings::Place;
+use crate::idle;
+use crate::nginx;
+use crate::peer;
+use crate::pool::{Length, Seed};
+use crate::upstream::{ServerConf, Upstream};
+use crate::zone::CounterZone;
+
+/// Sets up all upstreams; those of one name in different configurations count together if they are
+/// `shared`. `None` if there is an error, which was logged.
+///
+/// # Safety
+///
+/// The configuration file was read.
+pub unsafe fn all(cf: *mut ngx_conf_t, shared: bool) -> Option<()> {
+    // SAFETY: `cf` is valid; the array holds pointers to upstreams.
+    unsafe {
+        for &upstream in nginx::upstreams(NgxHttpUpstreamModule::main_conf(&*cf)?) {
+            let Some(conf) = ServerConf::of(&*upstream) else { continue };
+            let mut counters = CounterZone::default();
+            if shared && (*conf.as_ptr()).directives.keepalive.is_some() {
+                counters.share(cf, (*upstream).host.as_bytes())?;
+            }
+            if one(cf, upstream, counters).is_none() {
+                log_no_memory(cf, upstream);
+                return None;
+            }
+        }
+    }
+    Some(())
+}
+
+/// Sets up an upstream, if it has a `keepalive`. `None` if there is no memory.
+///
+/// # Safety
+///
+/// `cf` and `upstream` are valid.
+pub unsafe fn one(
+    cf: *mut ngx_conf_t,
+    upstream: *mut ngx_http_upstream_srv_conf_t,
+    mut counters: CounterZone,
+) -> Option<()> {
+    // SAFETY: `cf` and the upstream are valid, and nothing else refers to the configuration.
+    unsafe {
+        let Some(conf) = ServerConf::of(&*upstream) else { return Some(()) };
+        let conf = conf.as_ptr();
+        let Some(settings) = (*conf).directives.settings() else { return Some(()) };
+        counters.begin(cf)?;
+
+        let memory = Memory::from_ngx_pool((*cf).pool);
+        let pool = (longest_address(&*upstream), &seed(cf)?);
+        let live = Upstream::new_in(&*upstream, settings, pool, counters, memory)?;
+        let live: NonNull<Upstream> = nginx::allocate((*cf).pool, live)?;
+        nginx::add_cleanup((*cf).pool, Some(idle::close_all), live.as_ptr().cast())?;
+
+        (*conf).live = Some(live);
+        (*upstream).peer.init = Some(peer::init);
+    }
+    Some(())
+}
+
+/// A seed that clients do not know; `None` if there is none.
+///
+/// # Safety
+///
+/// `cf` is valid.
+unsafe fn seed(cf: *mut ngx_conf_t) -> Option<Seed> {
+    let mut seed = Seed::default();
+    match getrandom::fill(&mut seed) {
+        Ok(()) => Some(seed),
+        Err(error) => {
+            ngx_conf_log_error!(NGX_LOG_EMERG, cf, "getrandom() failed: {error}");
+            None
+        }
+    }
+}
+
+/// Says for which upstream there is no memory, since nginx itself names only the size, if anything.
+///
+/// # Safety
+///
+/// `cf` is valid, and so is the upstream, which was read from a configuration file.
+unsafe fn log_no_memory(cf: *mut ngx_conf_t, upstream: *mut ngx_http_upstream_srv_conf_t) {
+    // SAFETY: both are valid.
+    let (place, log) = unsafe { (Place::of(&*upstream), (*cf).log) };
+    ngx_log_error!(NGX_LOG_EMERG, log, "could not allocate memory for \"keepalive\" in {place}");
+}
+
+/// The length of the longest address among an upstream's servers, in bytes. Names may turn out to
+/// be IPv6 addresses later.
+fn longest_address(upstream: &ngx_http_upstream_srv_conf_t) -> Length {
+    // SAFETY: the servers are an array of these, which may be missing.
+    let servers = unsafe {
+        let servers = upstream.servers.as_ref();
+        servers.map_or(&[][..], |servers| servers.as_slice::<ngx_http_upstream_server_t>())
+    };
+    let lengths = servers.iter().flat_map(|server| {
+        (0..server.naddrs).map(|i| {
+            // SAFETY: a server has so many addresses.
+            unsafe {
+                let ngx_addr_t { sockaddr, socklen, .. } = *server.addrs.add(i);
+                nginx::address(sockaddr, socklen).len()
+            }
+        })
+    });
+    let longest = lengths.fold(size_of::<libc::sockaddr_in6>(), usize::max);
+    Length::try_from(longest).unwrap_or(Length::MAX)
+}

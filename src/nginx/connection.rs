@@ -1,0 +1,252 @@
+//! A connection of nginx to a server, as far as this module looks at it and changes it.
+
+use core::ffi::{c_char, c_void};
+use core::ptr::NonNull;
+
+use nginx_sys::{
+    NGX_EAGAIN, ngx_add_timer, ngx_close_connection, ngx_connection_t, ngx_current_msec, ngx_cycle,
+    ngx_del_timer, ngx_destroy_pool, ngx_event_handler_pt, ngx_event_t, ngx_handle_read_event,
+    ngx_log_t, ngx_msec_t, ngx_queue_insert_after, ngx_queue_remove, ngx_socket_errno,
+};
+
+use super::OK;
+
+/// A view of a connection.
+#[derive(Clone, Copy)]
+pub struct Connection(NonNull<ngx_connection_t>);
+
+impl Connection {
+    /// The view of a connection.
+    ///
+    /// # Safety
+    ///
+    /// The connection is one to an upstream, with both events and a pool, and stays open as long as
+    /// the view, or a copy of it, is used.
+    pub unsafe fn new(c: NonNull<ngx_connection_t>) -> Self {
+        Connection(c)
+    }
+
+    /// The connection.
+    pub fn as_ptr(self) -> *mut ngx_connection_t {
+        self.0.as_ptr()
+    }
+
+    /// The connection.
+    pub fn as_non_null(self) -> NonNull<ngx_connection_t> {
+        self.0
+    }
+
+    fn read(self) -> *mut ngx_event_t {
+        // SAFETY: the connection is open.
+        unsafe { (*self.as_ptr()).read }
+    }
+
+    fn write(self) -> *mut ngx_event_t {
+        // SAFETY: the connection is open.
+        unsafe { (*self.as_ptr()).write }
+    }
+
+    /// Whether the server has closed it.
+    pub fn is_eof(self) -> bool {
+        // SAFETY: an open connection has both events.
+        unsafe { (*self.read()).eof() != 0 }
+    }
+
+    /// Whether there was an error or a timeout on it.
+    pub fn has_failed(self) -> bool {
+        let failed = |event: *mut ngx_event_t| {
+            // SAFETY: an open connection has both events.
+            unsafe { (*event).error() != 0 || (*event).timedout() != 0 }
+        };
+        failed(self.read()) || failed(self.write())
+    }
+
+    /// Whether the timer of its read event has fired.
+    pub fn is_timed_out(self) -> bool {
+        // SAFETY: an open connection has both events.
+        unsafe { (*self.read()).timedout() != 0 }
+    }
+
+    /// Whether its read event waits to be handled.
+    pub fn is_ready(self) -> bool {
+        // SAFETY: an open connection has both events.
+        unsafe { (*self.read()).ready() != 0 }
+    }
+
+    /// Whether nginx wants it closed.
+    pub fn must_close(self) -> bool {
+        // SAFETY: the connection is open.
+        unsafe { (*self.as_ptr()).close() != 0 }
+    }
+
+    /// How many requests it was used for.
+    pub fn requests(self) -> usize {
+        // SAFETY: the connection is open.
+        unsafe { (*self.as_ptr()).requests }
+    }
+
+    /// How long ago it was made, in milliseconds.
+    pub fn age(self) -> ngx_msec_t {
+        // SAFETY: the connection is open; the clock is a number that nginx sets.
+        unsafe { ngx_current_msec.wrapping_sub((*self.as_ptr()).start_time) }
+    }
+
+    /// Its log.
+    pub fn log(self) -> *mut ngx_log_t {
+        // SAFETY: the connection is open.
+        unsafe { (*self.as_ptr()).log }
+    }
+
+    /// Has it watched for something to read; `false` if that fails.
+    pub fn watch(self) -> bool {
+        // SAFETY: an open connection has both events.
+        unsafe { ngx_handle_read_event(self.read(), 0) == OK }
+    }
+
+    /// Whether there is nothing to read, not even the end.
+    pub fn is_quiet(self) -> bool {
+        let mut byte: c_char = 0;
+        // SAFETY: the connection is open, and the buffer holds one byte.
+        let n =
+            unsafe { libc::recv((*self.as_ptr()).fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK) };
+        n == -1 && ngx_socket_errno() == NGX_EAGAIN as i32
+    }
+
+    /// The read event was stale.
+    pub fn set_not_ready(self) {
+        // SAFETY: an open connection has both events.
+        unsafe { (*self.read()).set_ready(0) }
+    }
+
+    /// What handles its events from now on: `data` is for them to find, and timers have ended.
+    pub fn set_handlers(
+        self,
+        data: *mut c_void,
+        read: ngx_event_handler_pt,
+        write: ngx_event_handler_pt,
+    ) {
+        del_timer(self.read());
+        del_timer(self.write());
+        // SAFETY: an open connection has both events.
+        unsafe {
+            (*self.as_ptr()).data = data;
+            (*self.read()).set_delayed(0);
+            (*self.read()).handler = read;
+            (*self.write()).handler = write;
+        }
+    }
+
+    /// Has the read event handled after so many milliseconds.
+    pub fn add_timer(self, timer: ngx_msec_t) {
+        // SAFETY: an open connection has both events, and this one has no timer.
+        unsafe { ngx_add_timer(self.read(), timer) }
+    }
+
+    /// Ends the timer of the read event.
+    pub fn del_timer(self) {
+        del_timer(self.read());
+    }
+
+    /// Whether it is idle: nginx may have it closed if it runs short of connections, and does when
+    /// the worker shuts down. This is what `ngx_reusable_connection` does, except for the counter
+    /// that `stub_status` shows as `Waiting`, which is about clients. It is now what it was not
+    /// before.
+    pub fn set_idle(self, idle: bool) {
+        let c = self.as_ptr();
+        // SAFETY: `ngx_cycle` is valid while a worker runs; a connection is in the queue while it
+        // is idle, and else in none.
+        unsafe {
+            let (cycle, queue) = (ngx_cycle, &raw mut (*c).queue);
+            (*c).set_idle(idle.into());
+            (*c).set_reusable(idle.into());
+            if idle {
+                ngx_queue_insert_after(&raw mut (*cycle).reusable_connections_queue, queue);
+                (*cycle).reusable_connections_n = (*cycle).reusable_connections_n.wrapping_add(1);
+            } else {
+                ngx_queue_remove(queue);
+                (*cycle).reusable_connections_n = (*cycle).reusable_connections_n.wrapping_sub(1);
+            }
+        }
+    }
+
+    /// Nothing was sent for its next request yet.
+    pub fn reset_sent(self) {
+        // SAFETY: the connection is open.
+        unsafe { (*self.as_ptr()).sent = 0 }
+    }
+
+    /// Has everything about it logged there. The log is valid as long as it is the connection's.
+    pub fn set_log(self, log: *mut ngx_log_t) {
+        // SAFETY: an open connection has both events and a pool.
+        unsafe {
+            (*self.as_ptr()).log = log;
+            (*self.read()).log = log;
+            (*self.write()).log = log;
+            (*(*self.as_ptr()).pool).log = log;
+        }
+    }
+
+    /// Has everything about it logged as is done outside of requests.
+    pub fn set_cycle_log(self) {
+        // SAFETY: `ngx_cycle` is valid while a worker runs.
+        self.set_log(unsafe { (*ngx_cycle).log });
+    }
+
+    /// Closes it.
+    ///
+    /// # Safety
+    ///
+    /// Nothing refers to it any more, and no view of it is used.
+    pub unsafe fn close(self) {
+        // SAFETY: as for `close_connection`.
+        unsafe { close_connection(self.as_ptr()) }
+    }
+}
+
+fn del_timer(event: *mut ngx_event_t) {
+    // SAFETY: it is called with the events of open connections.
+    unsafe {
+        if (*event).timer_set() != 0 {
+            ngx_del_timer(event);
+        }
+    }
+}
+
+/// Closes a connection; called again by nginx when a TLS shutdown that had to wait is done.
+///
+/// # Safety
+///
+/// `c` is an open connection with a pool, and nothing refers to it.
+unsafe extern "C" fn close_connection(c: *mut ngx_connection_t) {
+    // SAFETY: the connection is open and used no more.
+    unsafe {
+        #[cfg(ngx_feature = "http_ssl")]
+        if must_wait_for_shutdown(c) {
+            return;
+        }
+        ngx_destroy_pool((*c).pool);
+        ngx_close_connection(c);
+    }
+}
+
+/// Shuts TLS down, if there is any; whether that waits, for [`close_connection`] to be called again.
+///
+/// # Safety
+///
+/// As for [`close_connection`].
+#[cfg(ngx_feature = "http_ssl")]
+unsafe fn must_wait_for_shutdown(c: *mut ngx_connection_t) -> bool {
+    // SAFETY: the connection is open; the shutdown may free what is about TLS.
+    unsafe {
+        let Some(ssl) = (*c).ssl.as_mut() else { return false };
+        // Nobody waits for an answer, and nobody reads an alert.
+        ssl.set_no_wait_shutdown(1);
+        ssl.set_no_send_shutdown(1);
+
+        let waits = nginx_sys::ngx_ssl_shutdown(c) == nginx_sys::NGX_AGAIN as nginx_sys::ngx_int_t;
+        if let Some(ssl) = (*c).ssl.as_mut().filter(|_| waits) {
+            ssl.handler = Some(close_connection);
+        }
+        waits
+    }
+}

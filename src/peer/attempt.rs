@@ -1,0 +1,177 @@
+//! One attempt of a request to reach a server, as the callbacks of `ngx_peer_connection_t` see it.
+
+use core::ptr::{self, NonNull};
+
+use nginx_sys::{
+    NGX_PEER_FAILED, ngx_connection_t, ngx_http_request_t, ngx_int_t, ngx_log_t,
+    ngx_peer_connection_t, ngx_uint_t,
+};
+
+use super::data::PeerData;
+#[cfg(ngx_feature = "http_cache")]
+use super::replaced;
+use super::response::Response;
+use crate::counters::Refused;
+use crate::nginx::{self, Connection};
+use crate::pool::{Identity, Protocol};
+use crate::upstream::Upstream;
+
+/// A view of an attempt: it tells values, and does single things. What it tells of the balancer's
+/// choice holds until the balancer is asked again.
+#[derive(Clone, Copy)]
+pub struct Attempt {
+    data: NonNull<PeerData>,
+    pc: NonNull<ngx_peer_connection_t>,
+}
+
+impl Attempt {
+    /// The attempt that a callback is about.
+    ///
+    /// # Safety
+    ///
+    /// Both are what nginx passes to the callback, and the view is not used after it.
+    pub unsafe fn new(pc: *mut ngx_peer_connection_t, data: *mut core::ffi::c_void) -> Self {
+        // SAFETY: nginx passes no null pointers; `peer.init` has set the data.
+        unsafe {
+            Attempt { data: NonNull::new_unchecked(data.cast()), pc: NonNull::new_unchecked(pc) }
+        }
+    }
+
+    /// What is remembered of the request.
+    #[inline(always)]
+    pub fn data(&self) -> &PeerData {
+        // SAFETY: the data is in the request's memory, and only changed by shared references.
+        unsafe { self.data.as_ref() }
+    }
+
+    /// The upstream.
+    pub fn upstream(&self) -> &Upstream {
+        self.data().upstream()
+    }
+
+    /// The request.
+    pub fn request(&self) -> *mut ngx_http_request_t {
+        self.data().trace.request()
+    }
+
+    /// The log.
+    pub fn log(&self) -> *mut ngx_log_t {
+        // SAFETY: the peer connection is valid.
+        unsafe { (*self.pc.as_ptr()).log }
+    }
+
+    /// The connection, unless there is none, or the attempt has failed.
+    pub fn connection(&self, state: ngx_uint_t) -> Option<Connection> {
+        if state & NGX_PEER_FAILED as ngx_uint_t != 0 {
+            return None;
+        }
+        // SAFETY: the peer connection is valid, and its connection is open during a callback.
+        unsafe { NonNull::new((*self.pc.as_ptr()).connection).map(|c| Connection::new(c)) }
+    }
+
+    /// The request uses an idle connection.
+    #[inline(always)]
+    pub fn set_connection(&self, c: NonNull<ngx_connection_t>) {
+        let pc = self.pc.as_ptr();
+        // SAFETY: the peer connection is valid.
+        unsafe {
+            (*pc).connection = c.as_ptr();
+            (*pc).set_cached(1);
+        }
+    }
+
+    /// The connection is no longer the request's.
+    pub fn leave_connection(&self) {
+        // SAFETY: the peer connection is valid.
+        unsafe { (*self.pc.as_ptr()).connection = ptr::null_mut() }
+    }
+
+    /// What the attempt's connection is saved under. The balancer has chosen a server.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be kept.
+    #[inline(always)]
+    pub fn identity(&self) -> Result<Identity<'_>, Refused> {
+        let (pc, upstream) = (self.pc.as_ptr(), self.data().request_upstream.as_ptr());
+        // SAFETY: `init` has made the data.
+        let key = unsafe { PeerData::key(self.data) }.ok_or(Refused::Keylen)?;
+        // SAFETY: both are valid; the balancer has set the address.
+        let (address, handler, conf, tls) = unsafe {
+            let address = nginx::address((*pc).sockaddr, (*pc).socklen);
+            (address, (*upstream).create_request, (*upstream).conf.addr(), (*upstream).ssl() != 0)
+        };
+        let handler = handler.map_or(0, |handler| handler as usize);
+        let handler = self.upstream().handler_number(handler).ok_or(Refused::Disabled)?;
+        let location = if self.upstream().settings().keepalive.local { conf } else { 0 };
+        Ok(Identity { key, address, protocol: Protocol { handler, location, tls } })
+    }
+
+    /// Whether the request was sent to its end.
+    pub fn is_request_sent(&self) -> bool {
+        // SAFETY: the upstream of the request is valid.
+        unsafe { (*self.data().request_upstream.as_ptr()).request_body_sent() != 0 }
+    }
+
+    /// What the server has said about the connection in its response.
+    #[inline(always)]
+    pub fn response(&self) -> Response {
+        let upstream = self.data().request_upstream.as_ptr();
+        let margin = self.upstream().settings().hints_margin;
+        // SAFETY: the upstream of the request is valid, and an attempt with a connection has a
+        // state.
+        unsafe {
+            #[cfg(ngx_feature = "http_cache")]
+            if replaced::is_replaced(upstream) {
+                return self.data().replaced.response.get();
+            }
+            Response::of(upstream, margin, self.log())
+        }
+    }
+
+    /// Asks the balancer for a server.
+    #[inline(always)]
+    pub fn balancer_get(&self) -> Option<ngx_int_t> {
+        let balancer = &self.data().balancer;
+        // SAFETY: the balancer's callback gets the balancer's data.
+        balancer.get.map(|get| unsafe { get(self.pc.as_ptr(), balancer.data) })
+    }
+
+    /// Tells the balancer that the attempt is over.
+    #[inline(always)]
+    pub fn balancer_free(&self, state: ngx_uint_t) {
+        let balancer = &self.data().balancer;
+        if let Some(free) = balancer.free {
+            // SAFETY: the balancer's callback gets the balancer's data.
+            unsafe { free(self.pc.as_ptr(), balancer.data, state) }
+        }
+    }
+
+    /// Passes on what nginx notifies the balancer of.
+    #[cfg(ngx_peer_notify)]
+    pub fn balancer_notify(&self, kind: ngx_uint_t) {
+        let balancer = &self.data().balancer;
+        if let Some(notify) = balancer.notify {
+            // SAFETY: the balancer's callback gets the balancer's data.
+            unsafe { notify(self.pc.as_ptr(), balancer.data, kind) }
+        }
+    }
+
+    /// Has the balancer set a TLS session; `None` if it has no callback for that.
+    #[cfg(ngx_peer_session)]
+    pub fn balancer_set_session(&self) -> Option<ngx_int_t> {
+        let balancer = &self.data().balancer;
+        // SAFETY: the balancer's callback gets the balancer's data.
+        balancer.set_session.map(|set| unsafe { set(self.pc.as_ptr(), balancer.data) })
+    }
+
+    /// Has the balancer save a TLS session.
+    #[cfg(ngx_peer_session)]
+    pub fn balancer_save_session(&self) {
+        let balancer = &self.data().balancer;
+        if let Some(save) = balancer.save_session {
+            // SAFETY: the balancer's callback gets the balancer's data.
+            unsafe { save(self.pc.as_ptr(), balancer.data) }
+        }
+    }
+}

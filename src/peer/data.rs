@@ -1,0 +1,154 @@
+//! What a request needs between `peer.init` and its last `peer.free`, and the variables after that.
+
+use core::cell::Cell;
+use core::ffi::c_void;
+use core::ptr::NonNull;
+use core::slice;
+
+#[cfg(ngx_peer_notify)]
+use nginx_sys::ngx_event_notify_peer_pt;
+use nginx_sys::{
+    ngx_event_free_peer_pt, ngx_event_get_peer_pt, ngx_http_request_t, ngx_http_upstream_state_t,
+    ngx_http_upstream_t, ngx_peer_connection_t,
+};
+#[cfg(ngx_peer_session)]
+use nginx_sys::{ngx_event_save_peer_session_pt, ngx_event_set_peer_session_pt};
+
+#[cfg(ngx_feature = "http_cache")]
+use super::replaced::Replaced;
+use crate::counters::Refused;
+use crate::nginx;
+use crate::pool::{Length, Lookup};
+use crate::trace::{self, Trace};
+use crate::upstream::Upstream;
+
+/// What became of a connection after a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// It is kept.
+    Saved,
+    /// It is not kept.
+    Refused(Refused),
+}
+
+/// The data of `ngx_peer_connection_t`, in the request's memory. The slice key follows it there.
+#[repr(C)]
+pub struct PeerData {
+    /// The first member: where the trace lies, the data begins.
+    pub trace: Trace,
+    upstream: NonNull<Upstream>,
+    /// nginx's upstream of the request. `ngx_peer_connection_t` may be another module's copy.
+    pub request_upstream: NonNull<ngx_http_upstream_t>,
+    /// What became of the last attempt's connection; `None` if it is still in use, or there is none.
+    pub outcome: Cell<Option<Outcome>>,
+    /// The length of the slice key as used; `None` if it is too long and connections under it are
+    /// not kept.
+    key_length: Option<Length>,
+    /// Of the server that the balancer chose last.
+    pub lookup: Cell<Lookup>,
+    /// What the server said before a cached response took the place of its own.
+    #[cfg(ngx_feature = "http_cache")]
+    pub replaced: Replaced,
+    pub balancer: Balancer,
+}
+
+/// What the balancer has put into `ngx_peer_connection_t`.
+pub struct Balancer {
+    pub data: *mut c_void,
+    pub get: ngx_event_get_peer_pt,
+    pub free: ngx_event_free_peer_pt,
+    #[cfg(ngx_peer_notify)]
+    pub notify: ngx_event_notify_peer_pt,
+    #[cfg(ngx_peer_session)]
+    pub set_session: ngx_event_set_peer_session_pt,
+    #[cfg(ngx_peer_session)]
+    pub save_session: ngx_event_save_peer_session_pt,
+}
+
+impl Balancer {
+    fn of(pc: &ngx_peer_connection_t) -> Self {
+        Balancer {
+            data: pc.data,
+            get: pc.get,
+            free: pc.free,
+            #[cfg(ngx_peer_notify)]
+            notify: pc.notify,
+            #[cfg(ngx_peer_session)]
+            set_session: pc.set_session,
+            #[cfg(ngx_peer_session)]
+            save_session: pc.save_session,
+        }
+    }
+}
+
+impl PeerData {
+    /// Puts the data, for a request that the balancer was initialised for, into the request's
+    /// memory. `None` if there is no memory.
+    ///
+    /// # Safety
+    ///
+    /// The request is valid, and has an upstream and its array of states.
+    pub unsafe fn allocate(
+        r: *mut ngx_http_request_t,
+        upstream: &Upstream,
+        key: Option<&[u8]>,
+    ) -> Option<NonNull<Self>> {
+        let upstream = NonNull::from(upstream);
+        // SAFETY: the request is valid.
+        let (memory, request_upstream) = unsafe { ((*r).pool, NonNull::new((*r).upstream)?) };
+        let data = || PeerData {
+            // SAFETY: the request has its array of states.
+            trace: unsafe { Trace::new(r) },
+            upstream,
+            request_upstream,
+            outcome: Cell::new(None),
+            key_length: key.map(|key| key.len() as Length),
+            lookup: Cell::new(Lookup::default()),
+            #[cfg(ngx_feature = "http_cache")]
+            replaced: Replaced::default(),
+            // SAFETY: the request has an upstream, and nothing changes it meanwhile.
+            balancer: Balancer::of(unsafe { &request_upstream.as_ref().peer }),
+        };
+        // SAFETY: the request's memory is valid; the trace is in it, and was made just now.
+        unsafe {
+            let data = nginx::allocate_with(memory, data, key.unwrap_or_default())?;
+            Trace::link(data.cast());
+            Some(data)
+        }
+    }
+
+    /// The upstream.
+    pub fn upstream(&self) -> &Upstream {
+        // SAFETY: it lives as long as the configuration, and so longer than a request.
+        unsafe { self.upstream.as_ref() }
+    }
+
+    /// The slice key as used; `None` if it is too long.
+    ///
+    /// # Safety
+    ///
+    /// [`Self::allocate`] has made the data, and the answer is used no longer than the request.
+    pub unsafe fn key<'a>(data: NonNull<Self>) -> Option<&'a [u8]> {
+        // SAFETY: the key lies behind the data, in the same piece of memory.
+        unsafe {
+            let length = (*data.as_ptr()).key_length?;
+            Some(slice::from_raw_parts(data.add(1).cast().as_ptr(), usize::from(length)))
+        }
+    }
+
+    /// The data of the upstream that a request has come to last, if that is one of this module.
+    ///
+    /// # Safety
+    ///
+    /// The request is valid.
+    pub unsafe fn of(r: *mut ngx_http_request_t) -> Option<NonNull<Self>> {
+        // SAFETY: the request is valid.
+        let (last, end) = unsafe { trace::last(r)? };
+        // SAFETY: the array is one of states.
+        let states =
+            unsafe { (*r).upstream_states.as_ref()?.as_slice::<ngx_http_upstream_state_t>() };
+        // Any later attempt is of an upstream that is not one of this module.
+        let later = states.get(end..)?.iter().any(|state| !state.peer.is_null());
+        (!later).then(|| last.cast())
+    }
+}

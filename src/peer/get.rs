@@ -1,0 +1,68 @@
+//! The way out: the balancer chooses a server, and an idle connection to it is used if there is one.
+
+use core::ptr::NonNull;
+
+use nginx_sys::{NGX_AGAIN, NGX_DONE, ngx_connection_t, ngx_int_t};
+
+use super::attempt::Attempt;
+use super::data::PeerData;
+#[cfg(ngx_feature = "http_cache")]
+use super::response::Response;
+use crate::idle;
+use crate::nginx::{self, log_debug_http};
+use crate::pool::Lookup;
+use crate::trace;
+
+const DONE: ngx_int_t = NGX_DONE as ngx_int_t;
+const AGAIN: ngx_int_t = NGX_AGAIN as ngx_int_t;
+
+/// Asks the balancer for a server, then the upstream for an idle connection to it.
+#[inline(always)]
+pub fn get(attempt: Attempt) -> ngx_int_t {
+    let (data, upstream) = (attempt.data(), attempt.upstream());
+    begin(data);
+    let Some(rc) = attempt.balancer_get() else { return nginx::ERROR };
+    if rc != nginx::OK {
+        data.trace.push(trace::Attempt::None);
+        if rc == DONE || rc == AGAIN {
+            upstream.balancer();
+        }
+        return rc;
+    }
+    let Some(c) = take(attempt) else {
+        data.trace.push(trace::Attempt::Miss);
+        upstream.miss();
+        return nginx::OK;
+    };
+    log_debug_http!(attempt.log(), "get keepalive peer: using connection {:p}", c);
+    data.trace.push(trace::Attempt::Hit);
+    attempt.set_connection(c);
+    DONE
+}
+
+/// Forgets what is known of the attempt before: the balancer may answer with a connection of its
+/// own, about which the upstream is not asked.
+#[inline(always)]
+fn begin(data: &PeerData) {
+    data.outcome.set(None);
+    data.lookup.set(Lookup::default());
+    #[cfg(ngx_feature = "http_cache")]
+    data.replaced.response.set(Response::default());
+}
+
+/// Takes a connection to the server that the balancer chose, and closes those that have ended.
+#[inline(always)]
+fn take(attempt: Attempt) -> Option<NonNull<ngx_connection_t>> {
+    let (data, upstream) = (attempt.data(), attempt.upstream());
+    let identity = attempt.identity().ok()?;
+    let mut lookup = Lookup::default();
+    let connection = loop {
+        let Some(found) = upstream.find(&identity, &mut lookup) else { break None };
+        match idle::end_of(&found) {
+            None => break upstream.take(found.slot),
+            Some(why) => idle::close(upstream.remove(found.slot, why)?),
+        }
+    };
+    data.lookup.set(lookup);
+    connection.map(|connection| idle::wake(connection, attempt.log()))
+}

@@ -1,0 +1,101 @@
+//! The parked connections of an upstream, each under the number of its slot.
+
+use core::ffi::c_void;
+use core::ptr::NonNull;
+
+use allocator_api2::collections::TryReserveError;
+use allocator_api2::vec::Vec;
+use nginx_sys::ngx_connection_t;
+use ngx::core::Pool;
+
+use super::Upstream;
+use crate::policy::{LimitedBy, Time};
+use crate::pool::SlotIndex;
+
+/// A parked connection.
+#[derive(Clone, Copy)]
+pub struct Parked {
+    /// The connection.
+    pub connection: NonNull<ngx_connection_t>,
+    /// The upstream that it is parked in: an event of the connection comes without.
+    upstream: NonNull<Upstream>,
+    /// When it is no longer used.
+    pub deadline: Time,
+    /// When it was parked: the lower half of the time.
+    pub since: u32,
+    /// Who has set the deadline.
+    pub limited_by: LimitedBy,
+}
+
+// The pool's memory of a connection is counted with as much for its caller.
+const _: () = assert!(size_of::<Parked>() <= 32);
+
+impl Parked {
+    /// A connection that is parked in an upstream from now on.
+    pub fn new(
+        upstream: &Upstream,
+        connection: NonNull<ngx_connection_t>,
+        now: Time,
+        (deadline, limited_by): (Time, LimitedBy),
+    ) -> Self {
+        let upstream = NonNull::from(upstream);
+        Parked { connection, upstream, deadline, since: now as u32, limited_by }
+    }
+
+    /// For how long it has been idle, in milliseconds.
+    pub fn idle(&self, now: Time) -> u32 {
+        (now as u32).wrapping_sub(self.since)
+    }
+}
+
+/// The connections, in memory that is reserved once, and touched only when no slot that was used
+/// before is free.
+pub struct Table(Vec<Parked, Pool>);
+
+impl Table {
+    /// Reserves memory for as many connections as the pool has slots.
+    ///
+    /// # Errors
+    ///
+    /// There is not enough memory.
+    pub fn new_in(slots: u32, memory: Pool) -> Result<Self, TryReserveError> {
+        let mut table = Vec::new_in(memory);
+        table.try_reserve_exact(slots as usize)?;
+        Ok(Table(table))
+    }
+
+    /// The connection of a slot, or the last one that was there.
+    pub fn get(&self, slot: SlotIndex) -> Option<&Parked> {
+        self.0.get(slot.get() as usize)
+    }
+
+    /// Puts a connection into a slot; the answer is for [`find`] to find it by. The pool numbers
+    /// slots in the order in which it uses them for the first time.
+    pub fn set(&mut self, slot: SlotIndex, parked: Parked) -> *mut c_void {
+        let index = slot.get() as usize;
+        match self.0.get_mut(index) {
+            Some(place) => *place = parked,
+            None => self.0.push(parked),
+        }
+        self.0.as_mut_ptr().wrapping_add(index).cast()
+    }
+
+    /// The slot of a connection.
+    fn slot(&self, place: *const Parked) -> SlotIndex {
+        let bytes = (place as usize).wrapping_sub(self.0.as_ptr() as usize);
+        SlotIndex::new(bytes.checked_div(size_of::<Parked>()).unwrap_or(0) as u32)
+    }
+}
+
+/// The upstream in which a connection is parked, and its slot.
+///
+/// # Safety
+///
+/// `place` is what [`Table::set`] has answered for a connection that is still parked.
+pub unsafe fn find<'a>(place: *mut c_void) -> (&'a Upstream, SlotIndex) {
+    let place: *const Parked = place.cast();
+    // SAFETY: the table is in the memory of the configuration, and so is the upstream, which lives
+    // as long as anything is parked in it.
+    let upstream = unsafe { (*place).upstream.as_ref() };
+    (upstream, upstream.with(|state| state.parked.slot(place)))
+}
