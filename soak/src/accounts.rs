@@ -41,6 +41,9 @@ const CLOSED: [&str; 8] = [
     "shutdown",
 ];
 
+/// What the soak has nginx say of its caches.
+const CACHES: [&str; 6] = ["MISS", "HIT", "EXPIRED", "STALE", "UPDATING", "REVALIDATED"];
+
 /// The reasons for which the soak has connections not kept.
 const REFUSED: [&str; 5] = ["limit", "closed", "failed", "keylen", "exiting"];
 
@@ -236,8 +239,13 @@ impl Look {
     }
 }
 
-/// Whether everything that was provoked was counted.
+/// Whether everything that was provoked has come about, and was counted.
 pub fn reasons(report: &Report, counts: &[Counts]) {
+    for status in CACHES {
+        if !report.caches().contains_key(status) {
+            report.violation(|| format!("no client was answered with the cache's status {status}"));
+        }
+    }
     for reason in CLOSED {
         if counts.iter().all(|counts| counts.closed.get(reason).is_none_or(|n| *n == 0)) {
             report.violation(|| format!("counters: no connection was closed ({reason})"));

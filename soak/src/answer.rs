@@ -17,47 +17,120 @@ pub const NO_STATUS: &[u8] = b"HTTQ/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 /// An answer with a field that is none.
 pub const NO_FIELD: &[u8] = b"HTTP/1.1 200 OK\r\nX-Broken\0: 1\r\nContent-Length: 0\r\n\r\n";
 
+/// A field of what is no answer, but has the form of one.
+pub const STRAY: &str = "X-Stray";
+
+/// How much of an answer nginx reads at first: `proxy_buffer_size`. With TLS, the rest may have left
+/// the socket already.
+pub const READ: usize = 4096;
+
+/// An answer.
+pub struct Answer {
+    /// All of it.
+    pub bytes: Vec<u8>,
+    /// Whether it says that it is the last one on its connection.
+    pub close: bool,
+}
+
 /// A body that tells whose it is.
 pub fn filling(id: u64, length: usize) -> Vec<u8> {
     format!("{id:016x}\n").bytes().cycle().take(length).collect()
 }
 
-/// A whole answer.
-pub fn whole(rng: &mut impl Rng, request: &Request, server: Server) -> Vec<u8> {
+/// An answer that does what is asked.
+pub fn whole(rng: &mut impl Rng, request: &Request, server: Server) -> Answer {
+    let empty = if request.cacheable { 100 } else { 1 };
+    if request.conditional && rng.random_range(0..3) != 0 || rng.random_range(0..200) < empty {
+        return without_body(rng, request, server);
+    }
     let length = match rng.random_range(0..200) {
-        0 => 0,
-        1 => rng.random_range(20_000..100_000),
+        0 => rng.random_range(20_000..100_000),
         _ => rng.random_range(20..600),
     };
-    let body = filling(request.id, length);
     let chunked = rng.random_range(0..4) == 0;
-    let mut answer = head(request, server, (!chunked).then_some(length)).into_bytes();
-    match () {
-        () if request.head => {}
-        () if chunked => chunk(&mut answer, &body),
-        () => answer.extend_from_slice(&body),
+    let mut bytes = head("200 OK", &length_of(length, chunked), request, server).into_bytes();
+    if !request.head {
+        bytes.extend(body(&filling(request.id, length), chunked));
     }
-    answer
+    Answer { bytes, close: false }
 }
 
-fn head(request: &Request, server: Server, length: Option<usize>) -> String {
-    let length = match length {
-        Some(length) => format!("Content-Length: {length}"),
-        None => "Transfer-Encoding: chunked".to_owned(),
+/// An answer after whose header nothing follows.
+pub fn without_body(rng: &mut impl Rng, request: &Request, server: Server) -> Answer {
+    let close = request.conditional && rng.random_range(0..3) == 0;
+    let (status, fields) = match () {
+        () if close => ("304 Not Modified", "Connection: close\r\n".to_owned()),
+        () if request.conditional => ("304 Not Modified", String::new()),
+        () if request.head => ("200 OK", length_of(rng.random_range(0..600), rng.random())),
+        () if rng.random_range(0..3) == 0 => ("204 No Content", String::new()),
+        () => ("200 OK", length_of(0, false)),
     };
+    Answer { bytes: head(status, &fields, request, server).into_bytes(), close }
+}
+
+/// A 500 in two parts, of which the second one has the form of an answer, or is empty.
+pub fn error(rng: &mut impl Rng, request: &Request, server: Server) -> (Answer, Vec<u8>) {
+    let empty = request.head || rng.random_range(0..5) == 0;
+    let body = if empty { vec![] } else { stray(request.id) };
+    let chunked = !empty && rng.random_range(0..4) == 0;
+    let close = rng.random_range(0..8) == 0;
+    let mut fields = length_of(body.len(), chunked);
+    if close {
+        fields.push_str("Connection: close\r\n");
+    }
+    let status = "500 Internal Server Error";
+    let mut bytes = head(status, &fields, request, server).into_bytes();
+    if !chunked {
+        return (Answer { bytes, close }, body);
+    }
+    // The second part begins where nginx expects the bytes of the chunk.
+    bytes.extend_from_slice(format!("{:x}\r\n", body.len()).as_bytes());
+    (Answer { bytes, close }, [&body, &b"\r\n0\r\n\r\n"[..]].concat())
+}
+
+/// What has the form of an answer, but is none. It names the request before it.
+pub fn stray(id: u64) -> Vec<u8> {
+    let body = format!("This is no answer to anybody, but came after request {id:x}.\n");
+    let length = length_of(body.len(), false);
+    let stray = format!(
+        "HTTP/1.1 200 OK\r\nCache-Control: no-store\r\n{length}{STRAY}: {id:x}\r\n\r\n{body}"
+    );
+    stray.into_bytes()
+}
+
+fn head(status: &str, fields: &str, request: &Request, server: Server) -> String {
     let hints = match UPSTREAMS[server.upstream].hints {
         true => format!("Keep-Alive: timeout={KEPT}\r\n"),
         false => String::new(),
     };
-    let (id, address) = (request.id, server.address);
-    format!("HTTP/1.1 200 OK\r\n{hints}{length}\r\nX-Id: {id:x}\r\nX-Server: {address}\r\n\r\n")
+    let (id, identity, address) = (request.id, &request.identity, server.address);
+    let tag = match request.cacheable {
+        true => format!("ETag: \"{id:x}\"\r\n"),
+        false => String::new(),
+    };
+    format!(
+        "HTTP/1.1 {status}\r\n{hints}{tag}{fields}X-Id: {id:x}\r\nX-For: {identity}\r\n\
+         X-Server: {address}\r\n\r\n"
+    )
 }
 
-fn chunk(answer: &mut Vec<u8>, body: &[u8]) {
-    for part in body.chunks(1000) {
-        answer.extend_from_slice(format!("{:x}\r\n", part.len()).as_bytes());
-        answer.extend_from_slice(part);
-        answer.extend_from_slice(b"\r\n");
+fn length_of(length: usize, chunked: bool) -> String {
+    match chunked {
+        true => "Transfer-Encoding: chunked\r\n".to_owned(),
+        false => format!("Content-Length: {length}\r\n"),
     }
-    answer.extend_from_slice(b"0\r\n\r\n");
+}
+
+fn body(bytes: &[u8], chunked: bool) -> Vec<u8> {
+    if !chunked {
+        return bytes.to_vec();
+    }
+    let mut chunks = Vec::new();
+    for part in bytes.chunks(1000) {
+        chunks.extend_from_slice(format!("{:x}\r\n", part.len()).as_bytes());
+        chunks.extend_from_slice(part);
+        chunks.extend_from_slice(b"\r\n");
+    }
+    chunks.extend_from_slice(b"0\r\n\r\n");
+    chunks
 }

@@ -1,6 +1,7 @@
 //! The backends: servers that accept connections, with TLS or without.
 
 use std::collections::HashMap;
+use std::fmt::{Display, Formatter};
 use std::io::Result;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +30,12 @@ impl Identity {
     pub fn new(location: usize, key: &str) -> Self {
         let upstream = &UPSTREAMS[LOCATIONS[location].upstream];
         Identity { location, key: upstream.cut(key).to_owned() }
+    }
+}
+
+impl Display for Identity {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", LOCATIONS[self.location].path, self.key)
     }
 }
 

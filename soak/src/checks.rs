@@ -120,18 +120,20 @@ pub struct Logs {
     read: usize,
     /// The workers that were killed on purpose.
     killed: HashSet<u32>,
+    any_killed: bool,
 }
 
 impl Logs {
     /// Those in nginx's folder.
     pub fn new(dir: &Path) -> Self {
         let (grave, ordinary) = (dir.join("grave.log"), dir.join("error.log"));
-        Logs { grave, ordinary, read: 0, killed: HashSet::new() }
+        Logs { grave, ordinary, read: 0, killed: HashSet::new(), any_killed: false }
     }
 
     /// A worker has been killed on purpose, which will be in the log.
     pub fn expect_killed(&mut self, worker: u32) {
         self.killed.insert(worker);
+        self.any_killed = true;
     }
 
     /// Looks for lines that should not be there.
@@ -156,6 +158,10 @@ impl Logs {
             (how == "exited on signal 9").then_some(worker.parse().ok()?)
         });
         killed.is_some_and(|worker| self.killed.remove(&worker))
+            // An entry of the cache that a killed worker had in use.
+            || self.any_killed && line.contains("ignore long locked inactive cache entry")
+            // One that another worker is about to replace: nginx asks the server instead.
+            || line.contains(" has too long header")
     }
 
     /// What nginx's ordinary log says about a request.

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::server::TlsStream;
 
-use crate::answer;
+use crate::answer::{self, Answer};
 use crate::backend::{Context, Identity, Server};
 use crate::faults::{Fault, IdleFault};
 use crate::upstreams::{LOCATIONS, UPSTREAMS};
@@ -27,13 +27,24 @@ const STALL: Duration = Duration::from_secs(4);
 /// For how long requests may still come after an idle fault.
 const LATE: Duration = Duration::from_secs(1);
 
+/// How late a body comes at most, in milliseconds.
+const LATE_BODY: u64 = 600;
+
+/// How long after its last answer a connection ends at most, in milliseconds.
+const LINGER: u64 = 200;
+
 /// A request, as far as backends are interested.
 pub struct Request {
     /// Its number.
     pub id: u64,
     /// Whether it is a `HEAD`.
     pub head: bool,
-    identity: Identity,
+    /// Whether the answer may be cached.
+    pub cacheable: bool,
+    /// Whether it may be told that what is cached is still right.
+    pub conditional: bool,
+    /// What nginx has looked for a connection under.
+    pub identity: Identity,
     refused: bool,
     length: usize,
 }
@@ -65,6 +76,8 @@ pub struct Connection<'a, S> {
     name: Option<String>,
     /// The identity of the first request.
     first: Option<Identity>,
+    /// A request that came when none might come.
+    early: Option<Request>,
     rng: SmallRng,
     wire: Wire<S>,
 }
@@ -79,7 +92,7 @@ impl<'a, S: Stream> Connection<'a, S> {
         stream: S,
     ) -> Self {
         let (rng, wire) = (SmallRng::from_rng(&mut rand::rng()), Wire::new(stream));
-        Connection { context, server, peer, name, first: None, rng, wire }
+        Connection { context, server, peer, name, first: None, early: None, rng, wire }
     }
 
     /// Serves requests, until the connection ends.
@@ -87,7 +100,8 @@ impl<'a, S: Stream> Connection<'a, S> {
         let mut request = self.request().await?;
         loop {
             self.check(&request);
-            let fault = Fault::pick(&mut self.rng).filter(|_| self.context.may_spoil());
+            let fault = Fault::pick(&mut self.rng, request.cacheable, request.head);
+            let fault = fault.filter(|_| self.context.may_spoil());
             if !self.answer(&request, fault).await? {
                 return Ok(());
             }
@@ -117,6 +131,9 @@ impl<'a, S: Stream> Connection<'a, S> {
     /// Waits for another request; spoils the connection meanwhile, if it is to be. `last` is the
     /// number of the request before.
     async fn next_request(&mut self, last: u64) -> Result<Option<Request>> {
+        if let Some(early) = self.early.take() {
+            return Ok(Some(early));
+        }
         let fault = IdleFault::pick(&mut self.rng).filter(|_| self.context.may_spoil());
         if let Some((fault, after)) = fault {
             if let Ok(request) = timeout(after, self.request()).await {
@@ -133,6 +150,19 @@ impl<'a, S: Stream> Connection<'a, S> {
             // nginx was told so, and it is no fault.
             Err(_) => Ok(None),
         }
+    }
+
+    /// Waits for so many milliseconds, in which there is no reason for a request to come.
+    async fn expect_none(&mut self, time: u64, when: &str, last: u64) -> Result<()> {
+        if let Ok(request) = timeout(Duration::from_millis(time), self.request()).await {
+            let request = request?;
+            let (id, identity, tls) = (request.id, &request.identity, self.name.is_some());
+            self.context.report.violation(|| {
+                format!("request {id:x} of {identity:?} came {when} {last:x}, TLS: {tls}")
+            });
+            self.early = Some(request);
+        }
+        Ok(())
     }
 
     /// Does what no good server does to an idle connection.
@@ -199,26 +229,57 @@ impl<'a, S: Stream> Connection<'a, S> {
             self.context.report.faults.add();
             self.context.ledger.requests.spoiled(request.id, fault);
         }
-        if fault == Some(Fault::Early) {
-            let answer = answer::whole(&mut self.rng, request, self.server);
-            self.wire.stream.write_all(&answer).await?;
-            self.read_body(request).await?;
-            return Ok(true);
-        }
-        if fault != Some(Fault::Reset) {
+        if !matches!(fault, Some(Fault::Early | Fault::Reset)) {
             self.read_body(request).await?;
         }
-        let answer = answer::whole(&mut self.rng, request, self.server);
+        let mut answer = answer::whole(&mut self.rng, request, self.server);
         match fault {
             None | Some(Fault::Early | Fault::Late) => {}
             Some(Fault::Slow) => sleep(Duration::from_millis(self.rng.random_range(20..600))).await,
+            Some(Fault::LateBody) => return self.fail(request).await,
+            Some(Fault::Surplus) => {
+                answer = answer::without_body(&mut self.rng, request, self.server);
+                if self.rng.random() {
+                    answer.bytes.resize(answer::READ, b'\n');
+                }
+                answer.bytes.extend(answer::stray(request.id));
+            }
             Some(fault) => {
-                self.spoil_request(request, fault, &answer).await?;
+                self.spoil_request(request, fault, &answer.bytes).await?;
                 return Ok(false);
             }
         }
-        self.wire.stream.write_all(&answer).await?;
-        Ok(true)
+        self.wire.stream.write_all(&answer.bytes).await?;
+        if fault == Some(Fault::Early) {
+            self.read_body(request).await?;
+        }
+        self.finish(request, &answer).await
+    }
+
+    /// Answers 500, mostly with a late body.
+    async fn fail(&mut self, request: &Request) -> Result<bool> {
+        let (mut answer, mut rest) = answer::error(&mut self.rng, request, self.server);
+        let late = self.rng.random_range(0..5) != 0;
+        if !late {
+            answer.bytes.append(&mut rest);
+        }
+        self.wire.stream.write_all(&answer.bytes).await?;
+        if !rest.is_empty() {
+            let after = self.rng.random_range(1..LATE_BODY);
+            self.expect_none(after, "before the end of the answer to", request.id).await?;
+            self.wire.stream.write_all(&rest).await?;
+        }
+        self.finish(request, &answer).await
+    }
+
+    /// Ends the connection some time after an answer that says so; false if it did.
+    async fn finish(&mut self, request: &Request, answer: &Answer) -> Result<bool> {
+        if answer.close && self.early.is_none() {
+            let after = self.rng.random_range(0..LINGER);
+            self.expect_none(after, "after \"Connection: close\" in the answer to", request.id)
+                .await?;
+        }
+        Ok(!answer.close)
     }
 
     /// Does what no good server does to a request, which ends the connection.
@@ -237,8 +298,9 @@ impl<'a, S: Stream> Connection<'a, S> {
             }
             Fault::Truncate => self.wire.stream.write_all(&answer[..half]).await?,
             Fault::BrokenHeader => {
-                // The client of a HEAD would wait for the end of the connection.
-                let status = !request.head && self.rng.random();
+                // The client of a HEAD, which nginx sends as a GET to cache the answer, would wait
+                // for the end of the connection.
+                let status = !request.head && !request.cacheable && self.rng.random();
                 let broken = if status { answer::NO_STATUS } else { answer::NO_FIELD };
                 self.wire.stream.write_all(broken).await?;
             }
@@ -248,7 +310,8 @@ impl<'a, S: Stream> Connection<'a, S> {
                 }
                 let _ = timeout(STALL, self.wire.drain()).await;
             }
-            Fault::Close | Fault::Slow | Fault::Early | Fault::Late => {}
+            Fault::Close => {}
+            Fault::Slow | Fault::Early | Fault::Late | Fault::LateBody | Fault::Surplus => {}
         }
         Ok(())
     }
@@ -262,6 +325,8 @@ fn parse(method: &str, target: &str, fields: wire::Fields<'_>) -> Option<Request
     Some(Request {
         id: u64::from_str_radix(id, 16).ok()?,
         head: method == "HEAD",
+        cacheable: LOCATIONS[location].cache.is_some() && method != "POST",
+        conditional: fields.get("If-None-Match").is_some(),
         refused: UPSTREAMS[LOCATIONS[location].upstream].refuses(key),
         length: fields.number("Content-Length").unwrap_or(0),
         identity,

@@ -5,11 +5,14 @@ use std::net::SocketAddr;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::answer;
+use crate::answer::{self, STRAY};
 use crate::backend::Identity;
 use crate::faults::Failure;
 use crate::upstreams::{LOCATIONS, UPSTREAMS};
 use crate::wire::{self, Body, Wire};
+
+/// What `$upstream_cache_status` says of an answer that comes from a cache.
+const CACHED: [&str; 4] = ["HIT", "STALE", "UPDATING", "REVALIDATED"];
 
 /// An open connection to nginx.
 pub struct Connection {
@@ -43,14 +46,20 @@ pub struct Answer {
     pub status: u16,
     /// The request that the backend has answered; none if it is not the backend's answer.
     pub id: Option<u64>,
+    /// What that request was about.
+    pub identity: Option<String>,
     /// The server that has answered.
     pub server: Option<SocketAddr>,
     /// The servers that nginx has tried.
     pub tried: Vec<SocketAddr>,
     /// The worker that has answered.
     pub worker: Option<u32>,
+    /// What nginx says of the cache, if there is one.
+    pub cache: Option<String>,
     /// Whether it is the last one on its connection.
     pub close: bool,
+    /// Whether it has the mark of what is no answer.
+    stray: bool,
     body: Body,
 }
 
@@ -100,17 +109,38 @@ impl Connection {
             Ok(answer) => answer,
             Err(_) => return Err((broken(self.wire.unused()), None)),
         };
+        if answer.stray {
+            return Err((Failure::Stray, Some(answer)));
+        }
         if request.method == "HEAD" {
             return Ok(answer);
         }
         match self.wire.body(answer.body).await {
             Err(_) => Err((Failure::Cut, Some(answer))),
-            Ok(body) if answer.status == 200 && body != answer::filling(request.id, body.len()) => {
-                Ok(Answer { id: None, ..answer })
-            }
-            Ok(_) => Ok(answer),
+            // The body of an error is not looked at.
+            Ok(_) if answer.status != 200 => Ok(answer),
+            Ok(body) if is_stray(&body) => Err((Failure::Stray, Some(answer))),
+            Ok(body) if Some(&body) == answer.filling(body.len()).as_ref() => Ok(answer),
+            Ok(_) => Ok(Answer { id: None, ..answer }),
         }
     }
+}
+
+impl Answer {
+    /// Whether it comes from a cache.
+    pub fn is_cached(&self) -> bool {
+        self.cache.as_deref().is_some_and(|status| CACHED.contains(&status))
+    }
+
+    /// What its body must be.
+    fn filling(&self, length: usize) -> Option<Vec<u8>> {
+        Some(answer::filling(self.id?, length))
+    }
+}
+
+/// Whether there is the mark of what is no answer.
+fn is_stray(bytes: &[u8]) -> bool {
+    bytes.windows(STRAY.len()).any(|window| window == STRAY.as_bytes())
 }
 
 /// The failure of an answer that has no header.
@@ -118,6 +148,7 @@ fn broken(answer: &[u8]) -> Failure {
     const BEGINNING: &[u8] = b"HTTP/1.1 ";
     match answer {
         [] => Failure::Closed,
+        _ if is_stray(answer) => Failure::Stray,
         _ if BEGINNING.iter().zip(answer).all(|(a, b)| a == b) => Failure::Cut,
         _ => Failure::Strange,
     }
@@ -130,14 +161,18 @@ fn parse(status: u16, fields: wire::Fields<'_>) -> Answer {
     Answer {
         status,
         id: fields.get("X-Id").and_then(|id| u64::from_str_radix(id, 16).ok()),
+        identity: fields.get("X-For").map(str::to_owned),
         server: fields.number("X-Server"),
         tried: tried.filter_map(|address| address.parse().ok()).collect(),
         worker: fields.number("X-Worker"),
         body: match length {
+            _ if status == 204 => Body::Length(0),
             _ if chunked => Body::Chunked,
             Some(length) => Body::Length(length),
             None => Body::ToTheEnd,
         },
+        cache: fields.get("X-Cache").map(str::to_owned),
         close: fields.get("Connection") == Some("close"),
+        stray: fields.get(STRAY).is_some(),
     }
 }

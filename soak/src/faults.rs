@@ -25,6 +25,10 @@ pub enum Fault {
     Early,
     /// The request came just after an idle fault: it gets no answer.
     Late,
+    /// Answers 500, with a body that comes late and has the form of an answer.
+    LateBody,
+    /// Sends more than an answer that has no body: it has the form of another answer.
+    Surplus,
 }
 
 /// What a backend does to a connection between requests.
@@ -53,13 +57,15 @@ pub enum Failure {
     Cut,
     /// An answer that no backend made.
     Strange,
+    /// What was not sent as an answer, but came late or after one.
+    Stray,
     /// No answer in time.
     Hung,
 }
 
 impl Fault {
     /// Every fault, in the order of its mark.
-    pub const ALL: [Fault; 9] = [
+    pub const ALL: [Fault; 11] = [
         Fault::Close,
         Fault::Reset,
         Fault::HalfClose,
@@ -69,10 +75,19 @@ impl Fault {
         Fault::Stall,
         Fault::Early,
         Fault::Late,
+        Fault::LateBody,
+        Fault::Surplus,
     ];
 
-    /// The fault for one request, rarely any.
-    pub fn pick(rng: &mut impl Rng) -> Option<Fault> {
+    /// The fault for one request, rarely any. Where the answer may be cached, the server is asked
+    /// so seldom that it must often give nginx a reason to answer from the cache. Without a body,
+    /// which is what a `HEAD` asks for, nginx does not look at what follows.
+    pub fn pick(rng: &mut impl Rng, cacheable: bool, head: bool) -> Option<Fault> {
+        match rng.random_range(0..100) {
+            0..15 if cacheable => return Some(Fault::LateBody),
+            15..20 if cacheable || head => return Some(Fault::Surplus),
+            _ => {}
+        }
         Some(match rng.random_range(0..10_000) {
             0..10 => Fault::Close,
             10..20 => Fault::Reset,
@@ -82,6 +97,8 @@ impl Fault {
             60..70 => Fault::BrokenHeader,
             70..72 => Fault::Stall,
             80..100 => Fault::Early,
+            100..105 => Fault::LateBody,
+            105..125 => Fault::Surplus,
             _ => return None,
         })
     }
@@ -94,12 +111,21 @@ impl Fault {
     /// Whether a request with this fault may fail so.
     pub fn explains(self, failure: Failure) -> bool {
         match failure {
-            Failure::Status(502) => !matches!(self, Fault::Slow | Fault::Stall | Fault::Early),
+            Failure::Status(502) => matches!(
+                self,
+                Fault::Close
+                    | Fault::Reset
+                    | Fault::HalfClose
+                    | Fault::Truncate
+                    | Fault::BrokenHeader
+                    | Fault::Late
+            ),
+            Failure::Status(500) => self == Fault::LateBody,
             Failure::Status(504) => self == Fault::Stall,
             Failure::Cut => matches!(self, Fault::Truncate | Fault::Stall),
             Failure::Status(408) => self == Fault::Late,
             Failure::Strange => self == Fault::BrokenHeader,
-            Failure::Status(_) | Failure::Closed | Failure::Hung => false,
+            Failure::Status(_) | Failure::Closed | Failure::Stray | Failure::Hung => false,
         }
     }
 }

@@ -191,7 +191,7 @@ impl Ledger {
             Failure::Status(500) => marks & SEEN == 0 && events.is_short(case),
             Failure::Status(504) => events.lagged(case) >= LONG_LAG,
             Failure::Status(_) => events.idle_fault(case),
-            Failure::Strange | Failure::Hung => false,
+            Failure::Strange | Failure::Stray | Failure::Hung => false,
         }
     }
 }

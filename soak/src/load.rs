@@ -180,8 +180,8 @@ impl Client {
                 self.connection = Some(connection);
             }
             match (answer.status, answer.id) {
-                (200, Some(_)) => Ok(()),
-                (200, None) => Err((Failure::Strange, Some(answer))),
+                (200 | 204, Some(_)) => Ok(()),
+                (200 | 204, None) => Err((Failure::Strange, Some(answer))),
                 (status, _) => Err((Failure::Status(status), Some(answer))),
             }
         };
@@ -194,14 +194,24 @@ impl Client {
         let _ = self.failures.send(case);
     }
 
-    /// Whether the answer is of this request, and from the server that nginx meant to ask.
+    /// Whether the answer is of this request, and from the server that nginx meant to ask. One that
+    /// comes from a cache is of a request that was about the same.
     fn check(&self, request: &Request, answer: &Answer) {
-        let report = &self.context.report;
+        let (report, identity) = (&self.context.report, request.identity());
+        if let Some(status) = &answer.cache {
+            report.cache(status);
+        }
+        if answer.id.is_some() && answer.identity.as_ref() != Some(&identity.to_string()) {
+            report.violation(|| format!("an answer of {:?} to {identity:?}", answer.identity));
+        }
+        if answer.is_cached() {
+            return;
+        }
         if answer.id.is_some_and(|id| id != request.id) {
             report.violation(|| format!("answer {:x?} to request {:x}", answer.id, request.id));
         }
         if answer.server.is_some() && answer.server != answer.tried.last().copied() {
-            let (Answer { server, tried, .. }, identity) = (answer, request.identity());
+            let Answer { server, tried, .. } = answer;
             report.violation(|| format!("{identity:?} went to {server:?}, not to {tried:?}"));
         }
     }

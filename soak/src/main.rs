@@ -59,6 +59,7 @@ use tokio_rustls::rustls::ServerConfig;
 
 use crate::backend::{Context, Server};
 use crate::checks::Logs;
+use crate::faults::Failure;
 use crate::ledger::Case;
 use crate::load::{CLIENTS, Client, Gate};
 use crate::nginx::{Nginx, Paths};
@@ -179,10 +180,13 @@ fn tls() -> std::result::Result<TlsAcceptor, Box<dyn std::error::Error + Send + 
 async fn judge(context: Arc<Context>, mut failed: UnboundedReceiver<Case>, dir: PathBuf) {
     while let Some(case) = failed.recv().await {
         sleep((case.end + JUDGED).saturating_duration_since(Instant::now())).await;
-        if context.ledger.explains(&case) {
+        let about = || format!("{case:?}{}", Logs::about(&dir, case.id));
+        if case.failure == Failure::Stray {
+            let what = "a client got what came late, or after an answer to another request";
+            context.report.violation(|| format!("{what}: {}", about()));
+        } else if context.ledger.explains(&case) {
             context.report.explained.add();
         } else {
-            let about = || format!("{case:?}{}", Logs::about(&dir, case.id));
             context.report.unexplained(about);
         }
     }

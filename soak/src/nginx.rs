@@ -14,6 +14,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::access::{ATTEMPTS, LOG};
+use crate::answer::READ;
 use crate::backend::Server;
 use crate::ledger::Ledger;
 use crate::load::CLIENTS;
@@ -33,6 +34,9 @@ const FEW_CONNECTIONS: usize = 2 * CLIENTS + 32;
 
 /// How long what is asked of nginx may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often it is tried to stop a worker that has nothing locked.
+const TRIES: usize = 5;
 
 /// Where everything is.
 pub struct Paths {
@@ -118,7 +122,7 @@ impl Nginx {
     /// Kills a worker, and waits for the next one. What connections it has is known exactly, since
     /// it is stopped before. Those that were idle must be counted as closed then.
     pub async fn kill(&self, ledger: &Ledger, which: usize) -> Result<Killed> {
-        let worker = self.stop(ledger, which).await?;
+        let worker = self.stop_unlocked(ledger, which).await?;
         let sockets = process::sockets(&[worker]).remove(&worker).unwrap_or_default();
         let before = status::read(self.listen).await?;
         let ports = sockets.iter().filter(|socket| socket.local == self.listen);
@@ -144,6 +148,20 @@ impl Nginx {
         signal(worker, Signal::CONT)?;
         ledger.freeze(false);
         Ok(())
+    }
+
+    /// Stops a worker in a moment in which it has not locked nginx's cache, which is not made to
+    /// survive that.
+    async fn stop_unlocked(&self, ledger: &Ledger, which: usize) -> Result<u32> {
+        for _ in 0..TRIES {
+            let worker = self.stop(ledger, which).await?;
+            if status::can_use_cache(self.listen).await {
+                return Ok(worker);
+            }
+            signal(worker, Signal::CONT)?;
+            ledger.freeze(false);
+        }
+        Err(Error::other("nginx's cache was always locked"))
     }
 
     async fn stop(&self, ledger: &Ledger, which: usize) -> Result<u32> {
@@ -219,9 +237,15 @@ http {{
     access_log {LOG} attempts;
     proxy_http_version 1.1;
     proxy_read_timeout 2s;
+    proxy_buffer_size {READ};
     proxy_ssl_server_name on;
     proxy_ssl_name $host;
     client_body_buffer_size 256k;
+    proxy_cache_path cache keys_zone=soak:4m levels=1:2 inactive=10s max_size=64m
+                     use_temp_path=off;
+    proxy_cache_key $minute$request_method$proxy_host$uri$host;
+    proxy_cache_valid 200 204 1s;
+    log_subrequest on;
 {MAPS}",
         module = paths.module.display(),
     );
@@ -233,8 +257,15 @@ http {{
         location = {path} {{
             keepalive_status json;
             access_log off;
+        }}
+
+        location = {through_cache} {{
+            proxy_cache soak;
+            proxy_pass http://{listen}{path};
+            access_log off;
         }}",
         path = status::PATH,
+        through_cache = status::THROUGH_CACHE,
     );
     locations(&mut text);
     text + "    }\n}\n"
@@ -254,6 +285,7 @@ fn upstreams(text: &mut String, servers: &[Server]) {
 fn locations(text: &mut String) {
     for (index, location) in LOCATIONS.iter().enumerate() {
         let upstream = &UPSTREAMS[location.upstream];
+        let cache = location.cache.map(|rest| format!("proxy_cache soak;\n            {rest}"));
         let _ = writeln!(
             text,
             "
@@ -263,6 +295,8 @@ fn locations(text: &mut String) {
             proxy_set_header Connection keep-alive;
             proxy_set_header X-Slice {key};
             proxy_set_header X-Location {index};
+            {cache}
+            add_header X-Cache $upstream_cache_status always;
             add_header X-Upstream $upstream_addr always;
             add_header X-Worker $pid always;
         }}",
@@ -270,6 +304,7 @@ fn locations(text: &mut String) {
             scheme = location.scheme,
             name = upstream.name,
             key = upstream.key,
+            cache = cache.unwrap_or_default(),
         );
     }
 }

@@ -1,8 +1,8 @@
 //! The figures, and what is said about them.
 
-use std::collections::HashSet;
-use std::sync::Mutex;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
 use crate::upstreams::UPSTREAMS;
 
@@ -45,6 +45,7 @@ pub struct Report {
     /// Keys that were requested once.
     pub single_keys: Counter,
     keys: Mutex<HashSet<u32>>,
+    caches: Mutex<BTreeMap<String, u64>>,
 }
 
 /// A number that grows.
@@ -72,6 +73,16 @@ impl Report {
     /// A client has used a key.
     pub fn key(&self, key: u32) {
         self.keys.lock().expect("nobody panics with the lock").insert(key);
+    }
+
+    /// A client has got an answer, of which nginx says this about its cache.
+    pub fn cache(&self, status: &str) {
+        *self.caches().entry(status.to_owned()).or_default() += 1;
+    }
+
+    /// How many answers have got which word about a cache.
+    pub fn caches(&self) -> MutexGuard<'_, BTreeMap<String, u64>> {
+        self.caches.lock().expect("nobody panics with the lock")
     }
 
     /// The soak cannot go on, which breaks a promise too.
@@ -102,12 +113,13 @@ impl Report {
     /// The figures so far, for the progress.
     pub fn progress(&self) -> String {
         format!(
-            "{}, {} requests given up, {} failures explained, {} workers stopped for a while, {} lags of this program",
+            "{}, {} requests given up, {} failures explained, {} workers stopped for a while, {} lags of this program, caches {:?}",
             self.figures(),
             self.aborted.get(),
             self.explained.get(),
             self.freezes.get(),
             self.lags.get(),
+            self.caches(),
         )
     }
 

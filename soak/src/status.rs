@@ -16,8 +16,14 @@ use crate::wire::{self, Body, Wire};
 /// The path of the location.
 pub const PATH: &str = "/keepalive-status";
 
+/// The path of another one, which has nginx ask itself, after a look into the cache.
+pub const THROUGH_CACHE: &str = "/keepalive-status-through-cache";
+
 /// How long nginx may take to tell it.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// After this time the cache is taken to be locked.
+const LOCKED: Duration = Duration::from_secs(1);
 
 /// The time until it is asked again.
 const MEANWHILE: Duration = Duration::from_millis(10);
@@ -61,9 +67,18 @@ struct Status {
 
 /// Asks nginx; answers for each upstream.
 pub async fn read(nginx: SocketAddr) -> Result<Vec<Counts>> {
+    read_from(nginx, PATH).await
+}
+
+/// Whether nginx can look into its cache: a worker that is stopped may have locked it.
+pub async fn can_use_cache(nginx: SocketAddr) -> bool {
+    matches!(timeout(LOCKED, read_from(nginx, THROUGH_CACHE)).await, Ok(Ok(_)))
+}
+
+async fn read_from(nginx: SocketAddr, path: &str) -> Result<Vec<Counts>> {
     let end = Instant::now() + PATIENCE;
     loop {
-        match timeout(PATIENCE, ask(nginx)).await {
+        match timeout(PATIENCE, ask(nginx, path)).await {
             Ok(Ok(counts)) => return Ok(counts),
             // nginx closes clients' connections when it runs short of them.
             Ok(Err(_)) if Instant::now() < end => sleep(MEANWHILE).await,
@@ -73,9 +88,9 @@ pub async fn read(nginx: SocketAddr) -> Result<Vec<Counts>> {
     }
 }
 
-async fn ask(nginx: SocketAddr) -> Result<Vec<Counts>> {
+async fn ask(nginx: SocketAddr, path: &str) -> Result<Vec<Counts>> {
     let mut wire = Wire::new(TcpStream::connect(nginx).await?);
-    let request = format!("GET {PATH} HTTP/1.1\r\nHost: soak\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: soak\r\nConnection: close\r\n\r\n");
     wire.stream.write_all(request.as_bytes()).await?;
     let length = wire.head(|head| {
         wire::response(head, |status, fields| {

@@ -39,6 +39,8 @@ pub struct Location {
     pub scheme: &'static str,
     /// How often it is requested, in relation to the others.
     pub weight: u32,
+    /// Directives about its cache, if it has one.
+    pub cache: Option<&'static str>,
 }
 
 const NO_LIMIT: fn(&str) -> usize = |_| usize::MAX;
@@ -58,7 +60,7 @@ const PLAIN: Upstream = Upstream {
 };
 
 /// All upstreams.
-pub const UPSTREAMS: [Upstream; 7] = [
+pub const UPSTREAMS: [Upstream; 10] = [
     Upstream {
         name: "host",
         rest: "slice_conn=4",
@@ -91,20 +93,39 @@ pub const UPSTREAMS: [Upstream; 7] = [
     Upstream { name: "cut", key_length: 4, slices: 20, servers: 1, ..PLAIN },
     Upstream { name: "local", rest: "slice_conn=4", local: true, slice_limit: |_| 4, ..PLAIN },
     Upstream { name: "tls", ..PLAIN },
+    Upstream { name: "stale", ..PLAIN },
+    Upstream { name: "revalidated", servers: 1, ..PLAIN },
+    Upstream { name: "updated", ..PLAIN },
 ];
 
 /// All locations.
-pub const LOCATIONS: [Location; 9] = [
-    Location { path: "/host", upstream: 0, scheme: "http", weight: 25 },
-    Location { path: "/owner", upstream: 1, scheme: "http", weight: 15 },
-    Location { path: "/dyn", upstream: 2, scheme: "http", weight: 12 },
-    Location { path: "/strict", upstream: 3, scheme: "http", weight: 10 },
-    Location { path: "/cut", upstream: 4, scheme: "http", weight: 10 },
-    Location { path: "/local-a", upstream: 5, scheme: "http", weight: 8 },
-    Location { path: "/local-b", upstream: 5, scheme: "http", weight: 8 },
-    Location { path: "/tls", upstream: 6, scheme: "https", weight: 7 },
-    Location { path: "/plain", upstream: 6, scheme: "http", weight: 5 },
+pub const LOCATIONS: [Location; 12] = [
+    Location { path: "/host", upstream: 0, scheme: "http", weight: 25, cache: None },
+    Location { path: "/owner", upstream: 1, scheme: "http", weight: 15, cache: None },
+    Location { path: "/dyn", upstream: 2, scheme: "http", weight: 12, cache: None },
+    Location { path: "/strict", upstream: 3, scheme: "http", weight: 10, cache: None },
+    Location { path: "/cut", upstream: 4, scheme: "http", weight: 10, cache: None },
+    Location { path: "/local-a", upstream: 5, scheme: "http", weight: 8, cache: None },
+    Location { path: "/local-b", upstream: 5, scheme: "http", weight: 8, cache: None },
+    Location { path: "/tls", upstream: 6, scheme: "https", weight: 7, cache: None },
+    Location { path: "/plain", upstream: 6, scheme: "http", weight: 5, cache: None },
+    Location { path: "/stale", upstream: 7, scheme: "http", weight: 8, cache: Some(STALE) },
+    Location { path: "/revalidated", upstream: 8, scheme: "http", weight: 8, cache: Some(AGAIN) },
+    Location { path: "/updated", upstream: 9, scheme: "https", weight: 8, cache: Some(UPDATED) },
 ];
+
+/// What is cached is also the answer where a server has none; `HEAD` is asked as `HEAD`.
+const STALE: &str = "proxy_cache_use_stale error timeout invalid_header http_500;
+            proxy_cache_convert_head off;";
+
+/// The server is asked whether what is cached is still right.
+const AGAIN: &str = "proxy_cache_use_stale error timeout http_500;
+            proxy_cache_revalidate on;";
+
+/// The same, while clients get what is cached.
+const UPDATED: &str = "proxy_cache_use_stale updating error timeout http_500;
+            proxy_cache_background_update on;
+            proxy_cache_revalidate on;";
 
 /// What the `map` of `$limit` says, as the limit of a slice.
 fn dynamic_limit(host: &str) -> usize {
@@ -117,7 +138,8 @@ fn dynamic_limit(host: &str) -> usize {
     }
 }
 
-/// The `map` blocks behind the keys and limits.
+/// The `map` blocks behind the keys and limits. A cache begins anew each minute, since workers that
+/// are killed leave entries in it that nginx believes to be updated for ever.
 pub const MAPS: &str = r"
     map $host $owner {
         default $host;
@@ -129,6 +151,10 @@ pub const MAPS: &str = r"
         ~^k\d+[0-3]\.soak$ 1;
         ~^k\d+[4-6]\.soak$ 3;
         ~^k\d+[78]\.soak$ '';
+    }
+
+    map $time_iso8601 $minute {
+        ~:(?<now>\d\d):\d\d $now;
     }
 ";
 
