@@ -2,9 +2,8 @@
 
 use rand::Rng;
 
-use crate::backend::Server;
-use crate::connection::{KEPT, Request};
-use crate::upstreams::UPSTREAMS;
+use crate::request::Request;
+use crate::upstreams::{KEPT, Server, UPSTREAMS};
 
 /// What some servers send before they close an idle connection.
 pub const TIMEOUT: &[u8] =
@@ -19,10 +18,6 @@ pub const NO_FIELD: &[u8] = b"HTTP/1.1 200 OK\r\nX-Broken\0: 1\r\nContent-Length
 
 /// A field of what is no answer, but has the form of one.
 pub const STRAY: &str = "X-Stray";
-
-/// How much of an answer nginx reads at first: `proxy_buffer_size`. With TLS, the rest may have left
-/// the socket already.
-pub const READ: usize = 4096;
 
 /// An answer.
 pub struct Answer {

@@ -5,10 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::backend::{Context, Identity};
+use crate::context::Context;
 use crate::nginx::Nginx;
 use crate::process::{self, Socket};
-use crate::upstreams::{LOCATIONS, UPSTREAMS, upstream_of};
+use crate::upstreams::{Identity, LOCATIONS, UPSTREAMS, upstream_of};
 
 /// What a process's memory may grow by in a minute, in kilobytes, once it has worked for a minute:
 /// its heap is fragmented a little more or less. A leak of four bytes a request would be more.

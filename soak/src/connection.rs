@@ -13,13 +13,11 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::server::TlsStream;
 
 use crate::answer::{self, Answer};
-use crate::backend::{Context, Identity, Server};
+use crate::context::Context;
 use crate::faults::{Fault, IdleFault};
-use crate::upstreams::{LOCATIONS, UPSTREAMS};
+use crate::request::Request;
+use crate::upstreams::{BUFFER, Identity, KEPT, LOCATIONS, Server, UPSTREAMS};
 use crate::wire::{self, Body, Wire};
-
-/// For how long servers with hints keep an idle connection, in seconds.
-pub const KEPT: u64 = 2;
 
 /// Longer than nginx waits for an answer.
 const STALL: Duration = Duration::from_secs(4);
@@ -32,22 +30,6 @@ const LATE_BODY: u64 = 600;
 
 /// How long after its last answer a connection ends at most, in milliseconds.
 const LINGER: u64 = 200;
-
-/// A request, as far as backends are interested.
-pub struct Request {
-    /// Its number.
-    pub id: u64,
-    /// Whether it is a `HEAD`.
-    pub head: bool,
-    /// Whether the answer may be cached.
-    pub cacheable: bool,
-    /// Whether it may be told that what is cached is still right.
-    pub conditional: bool,
-    /// What nginx has looked for a connection under.
-    pub identity: Identity,
-    refused: bool,
-    length: usize,
-}
 
 /// A connection, with or without TLS.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin {
@@ -114,7 +96,7 @@ impl<'a, S: Stream> Connection<'a, S> {
 
     /// Waits for a request.
     async fn request(&mut self) -> Result<Request> {
-        let parsed = self.wire.head(|head| wire::request(head, parse)).await;
+        let parsed = self.wire.head(|head| wire::request(head, Request::parse)).await;
         match &parsed {
             Err(error) if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::Other) => {
                 let first = &self.first;
@@ -240,7 +222,7 @@ impl<'a, S: Stream> Connection<'a, S> {
             Some(Fault::Surplus) => {
                 answer = answer::without_body(&mut self.rng, request, self.server);
                 if self.rng.random() {
-                    answer.bytes.resize(answer::READ, b'\n');
+                    answer.bytes.resize(BUFFER, b'\n');
                 }
                 answer.bytes.extend(answer::stray(request.id));
             }
@@ -315,20 +297,4 @@ impl<'a, S: Stream> Connection<'a, S> {
         }
         Ok(())
     }
-}
-
-fn parse(method: &str, target: &str, fields: wire::Fields<'_>) -> Option<Request> {
-    let (_, id) = target.split_once('?')?;
-    let (location, key) = (fields.number("X-Location")?, fields.get("X-Slice")?);
-    LOCATIONS.get(location)?;
-    let identity = Identity::new(location, key);
-    Some(Request {
-        id: u64::from_str_radix(id, 16).ok()?,
-        head: method == "HEAD",
-        cacheable: LOCATIONS[location].cache.is_some() && method != "POST",
-        conditional: fields.get("If-None-Match").is_some(),
-        refused: UPSTREAMS[LOCATIONS[location].upstream].refuses(key),
-        length: fields.number("Content-Length").unwrap_or(0),
-        identity,
-    })
 }

@@ -6,9 +6,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::answer::{self, STRAY};
-use crate::backend::Identity;
 use crate::faults::Failure;
-use crate::upstreams::{LOCATIONS, UPSTREAMS};
+use crate::upstreams::{Identity, LOCATIONS, UPSTREAMS};
 use crate::wire::{self, Body, Wire};
 
 /// What `$upstream_cache_status` says of an answer that comes from a cache.

@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::backend::Identity;
 use crate::faults::{Failure, Fault, IdleFault};
+use crate::upstreams::Identity;
 
 /// How many requests are remembered: more than are made in half a minute.
 const REMEMBERED: usize = 1 << 20;

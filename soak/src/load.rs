@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{sleep, timeout};
 
-use crate::backend::Context;
+use crate::context::Context;
 use crate::exchange::{Answer, Connection, Request};
 use crate::faults::Failure;
 use crate::ledger::Case;

@@ -5,25 +5,29 @@
 //! failure that nothing there explains is a broken promise, and so is each request that comes to a
 //! backend on a connection of another key, location, protocol or server.
 //!
-//! | file         | what                                                    |
-//! |--------------|---------------------------------------------------------|
-//! | `upstreams`  | the upstreams and locations                             |
-//! | `nginx`      | nginx's configuration and signals                       |
-//! | `backend`    | the servers                                             |
-//! | `connection` | their connections, which check whose they are           |
-//! | `answer`     | what they answer                                        |
-//! | `faults`     | what they do wrong                                      |
-//! | `load`       | the clients                                             |
-//! | `exchange`   | requests and answers, as clients see them               |
-//! | `wire`       | HTTP/1.1                                                |
-//! | `ledger`     | what happened, and what it explains                     |
-//! | `storm`      | reloads, kills, shortages, pauses                       |
-//! | `checks`     | sockets, memory and logs, looked at from outside        |
-//! | `accounts`   | the module's counters, beside what is known elsewhere   |
-//! | `status`     | what `keepalive_status` says                            |
-//! | `access`     | what nginx's access log says                            |
-//! | `process`    | `/proc`                                                 |
-//! | `report`     | the figures                                             |
+//! Each file uses only such as are above it:
+//!
+//! | file         | what                                                  |
+//! |--------------|-------------------------------------------------------|
+//! | `upstreams`  | the upstreams and locations; whose a connection is    |
+//! | `wire`       | HTTP/1.1                                              |
+//! | `faults`     | what backends do wrong                                |
+//! | `report`     | the figures                                           |
+//! | `ledger`     | what happened, and what it explains                   |
+//! | `context`    | what clients, backends and checks share               |
+//! | `request`    | requests, as backends see them                        |
+//! | `answer`     | what backends answer                                  |
+//! | `connection` | backends' connections, which check whose they are     |
+//! | `backend`    | the servers                                           |
+//! | `exchange`   | requests and answers, as clients see them             |
+//! | `load`       | the clients                                           |
+//! | `process`    | `/proc`                                               |
+//! | `status`     | what `keepalive_status` says                          |
+//! | `access`     | what nginx's access log says                          |
+//! | `nginx`      | nginx's configuration and signals                     |
+//! | `checks`     | sockets, memory and logs, looked at from outside      |
+//! | `accounts`   | the module's counters, beside what is known elsewhere |
+//! | `storm`      | reloads, kills, shortages, pauses                     |
 
 mod access;
 mod accounts;
@@ -31,6 +35,7 @@ mod answer;
 mod backend;
 mod checks;
 mod connection;
+mod context;
 mod exchange;
 mod faults;
 mod ledger;
@@ -38,6 +43,7 @@ mod load;
 mod nginx;
 mod process;
 mod report;
+mod request;
 mod status;
 mod storm;
 mod upstreams;
@@ -57,15 +63,15 @@ use tokio::time::{interval, sleep};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
-use crate::backend::{Context, Server};
 use crate::checks::Logs;
+use crate::context::Context;
 use crate::faults::Failure;
 use crate::ledger::Case;
 use crate::load::{CLIENTS, Client, Gate};
 use crate::nginx::{Nginx, Paths};
 use crate::report::Report;
 use crate::storm::Storm;
-use crate::upstreams::UPSTREAMS;
+use crate::upstreams::{Server, UPSTREAMS};
 
 /// How long after a failure it is judged: by then everything about it is recorded.
 const JUDGED: Duration = Duration::from_secs(1);

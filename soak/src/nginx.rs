@@ -14,13 +14,11 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::access::{ATTEMPTS, LOG};
-use crate::answer::READ;
-use crate::backend::Server;
 use crate::ledger::Ledger;
 use crate::load::CLIENTS;
 use crate::process;
 use crate::status;
-use crate::upstreams::{LOCATIONS, MAPS, UPSTREAMS};
+use crate::upstreams::{BUFFER, LOCATIONS, MAPS, Server, UPSTREAMS};
 
 /// How many workers there are.
 const WORKERS: usize = 2;
@@ -237,7 +235,7 @@ http {{
     access_log {LOG} attempts;
     proxy_http_version 1.1;
     proxy_read_timeout 2s;
-    proxy_buffer_size {READ};
+    proxy_buffer_size {BUFFER};
     proxy_ssl_server_name on;
     proxy_ssl_name $host;
     client_body_buffer_size 256k;

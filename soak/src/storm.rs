@@ -9,8 +9,8 @@ use rand::Rng;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::accounts::{self, Accounts};
-use crate::backend::Context;
 use crate::checks::{self, Logs, Memory};
+use crate::context::Context;
 use crate::load::Gate;
 use crate::nginx::Nginx;
 use crate::report::Report;

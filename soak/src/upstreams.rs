@@ -1,7 +1,15 @@
 //! The upstreams and locations of the soak: one table, of which nginx's configuration is made and
-//! by which the backends and the checks judge.
+//! by which the backends and the checks judge. And whose a connection is, in its terms.
 
+use std::fmt::{Display, Formatter};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+/// For how long servers with hints keep an idle connection, in seconds.
+pub const KEPT: u64 = 2;
+
+/// How much of an answer nginx reads at first: `proxy_buffer_size`. With TLS, the rest may have left
+/// the socket already.
+pub const BUFFER: usize = 4096;
 
 /// One `upstream` block.
 pub struct Upstream {
@@ -41,6 +49,38 @@ pub struct Location {
     pub weight: u32,
     /// Directives about its cache, if it has one.
     pub cache: Option<&'static str>,
+}
+
+/// One server of an upstream.
+#[derive(Clone, Copy)]
+pub struct Server {
+    /// The index of the upstream.
+    pub upstream: usize,
+    /// The server's address.
+    pub address: SocketAddr,
+}
+
+/// What a connection must never be shared between.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Identity {
+    /// The index of the location.
+    pub location: usize,
+    /// The slice key, cut to its length.
+    pub key: String,
+}
+
+impl Identity {
+    /// From the number of a location and the whole key.
+    pub fn new(location: usize, key: &str) -> Self {
+        let upstream = &UPSTREAMS[LOCATIONS[location].upstream];
+        Identity { location, key: upstream.cut(key).to_owned() }
+    }
+}
+
+impl Display for Identity {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", LOCATIONS[self.location].path, self.key)
+    }
 }
 
 const NO_LIMIT: fn(&str) -> usize = |_| usize::MAX;

@@ -1,0 +1,41 @@
+//! A request at a backend.
+
+use crate::upstreams::{Identity, LOCATIONS, UPSTREAMS};
+use crate::wire::Fields;
+
+/// What a backend must know of it.
+pub struct Request {
+    /// Its number.
+    pub id: u64,
+    /// Whether it is a `HEAD`.
+    pub head: bool,
+    /// Whether the answer may be cached.
+    pub cacheable: bool,
+    /// Whether it may be told that what is cached is still right.
+    pub conditional: bool,
+    /// What nginx has looked for a connection under.
+    pub identity: Identity,
+    /// Whether its connection is never kept.
+    pub refused: bool,
+    /// The length of its body.
+    pub length: usize,
+}
+
+impl Request {
+    /// From its method, its target and its fields.
+    pub fn parse(method: &str, target: &str, fields: Fields<'_>) -> Option<Self> {
+        let (_, id) = target.split_once('?')?;
+        let (location, key) = (fields.number("X-Location")?, fields.get("X-Slice")?);
+        LOCATIONS.get(location)?;
+        let identity = Identity::new(location, key);
+        Some(Request {
+            id: u64::from_str_radix(id, 16).ok()?,
+            head: method == "HEAD",
+            cacheable: LOCATIONS[location].cache.is_some() && method != "POST",
+            conditional: fields.get("If-None-Match").is_some(),
+            refused: UPSTREAMS[LOCATIONS[location].upstream].refuses(key),
+            length: fields.number("Content-Length").unwrap_or(0),
+            identity,
+        })
+    }
+}
