@@ -83,11 +83,12 @@ impl<'a, S: Stream> Connection<'a, S> {
         loop {
             self.check(&request);
             let fault = Fault::pick(&mut self.rng, request.cacheable, request.head);
-            let fault = fault.filter(|_| self.context.may_spoil());
+            let may_break_off = |fault: &Fault| !(request.answered && fault.breaks_off());
+            let fault = fault.filter(|_| self.context.may_spoil()).filter(may_break_off);
             if !self.answer(&request, fault).await? {
                 return Ok(());
             }
-            match self.next_request(request.id).await? {
+            match self.next_request(&request).await? {
                 Some(next) => request = next,
                 None => return Ok(()),
             }
@@ -111,17 +112,19 @@ impl<'a, S: Stream> Connection<'a, S> {
     }
 
     /// Waits for another request; spoils the connection meanwhile, if it is to be. `last` is the
-    /// number of the request before.
-    async fn next_request(&mut self, last: u64) -> Result<Option<Request>> {
+    /// request before.
+    async fn next_request(&mut self, last: &Request) -> Result<Option<Request>> {
         if let Some(early) = self.early.take() {
             return Ok(Some(early));
         }
         let fault = IdleFault::pick(&mut self.rng).filter(|_| self.context.may_spoil());
-        if let Some((fault, after)) = fault {
+        // What nginx has not received yet of the last answer is lost in a reset.
+        let may_reset = |fault: &(IdleFault, _)| !(last.answered && fault.0 == IdleFault::Reset);
+        if let Some((fault, after)) = fault.filter(may_reset) {
             if let Ok(request) = timeout(after, self.request()).await {
                 return request.map(Some);
             }
-            self.spoil(fault, last).await?;
+            self.spoil(fault, last.id).await?;
             return Ok(None);
         }
         if !UPSTREAMS[self.server.upstream].hints {
@@ -154,7 +157,6 @@ impl<'a, S: Stream> Connection<'a, S> {
         match fault {
             IdleFault::Accept | IdleFault::Close => return Ok(()),
             IdleFault::Reset => {
-                // What nginx has not received yet of the last answer is lost.
                 self.context.ledger.requests.spoiled(last, Fault::Truncate);
                 return self.wire.stream.tcp().set_zero_linger();
             }

@@ -103,6 +103,13 @@ impl Fault {
         })
     }
 
+    /// Whether it ends an answer in the middle. If its client was answered already, nginx then closes
+    /// the client's connection, on which there may be another request, and does not log the attempt
+    /// if it was in the background.
+    pub fn breaks_off(self) -> bool {
+        matches!(self, Fault::Truncate | Fault::Stall)
+    }
+
     /// The bit that records this fault among the marks of a request.
     pub fn mark(self) -> u32 {
         1 << (self as u32)

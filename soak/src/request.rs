@@ -1,6 +1,6 @@
 //! A request at a backend.
 
-use crate::upstreams::{Identity, LOCATIONS, UPSTREAMS};
+use crate::upstreams::{Identity, LOCATIONS, Location, UPSTREAMS};
 use crate::wire::Fields;
 
 /// What a backend must know of it.
@@ -11,6 +11,8 @@ pub struct Request {
     pub head: bool,
     /// Whether the answer may be cached.
     pub cacheable: bool,
+    /// Whether its client may have been answered already.
+    pub answered: bool,
     /// Whether it may be told that what is cached is still right.
     pub conditional: bool,
     /// What nginx has looked for a connection under.
@@ -26,14 +28,16 @@ impl Request {
     pub fn parse(method: &str, target: &str, fields: Fields<'_>) -> Option<Self> {
         let (_, id) = target.split_once('?')?;
         let (location, key) = (fields.number("X-Location")?, fields.get("X-Slice")?);
-        LOCATIONS.get(location)?;
+        let Location { cache, upstream, .. } = LOCATIONS.get(location)?;
+        let cacheable = cache.is_some() && method != "POST";
         let identity = Identity::new(location, key);
         Some(Request {
             id: u64::from_str_radix(id, 16).ok()?,
             head: method == "HEAD",
-            cacheable: LOCATIONS[location].cache.is_some() && method != "POST",
+            cacheable,
+            answered: cacheable && LOCATIONS[location].answers_first(),
             conditional: fields.get("If-None-Match").is_some(),
-            refused: UPSTREAMS[LOCATIONS[location].upstream].refuses(key),
+            refused: UPSTREAMS[*upstream].refuses(key),
             length: fields.number("Content-Length").unwrap_or(0),
             identity,
         })

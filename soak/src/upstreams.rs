@@ -160,6 +160,7 @@ const STALE: &str = "proxy_cache_use_stale error timeout invalid_header http_500
 
 /// The server is asked whether what is cached is still right.
 const AGAIN: &str = "proxy_cache_use_stale error timeout http_500;
+            proxy_cache_convert_head off;
             proxy_cache_revalidate on;";
 
 /// The same, while clients get what is cached.
@@ -197,6 +198,14 @@ pub const MAPS: &str = r"
         ~:(?<now>\d\d):\d\d $now;
     }
 ";
+
+impl Location {
+    /// Whether nginx may answer a client before it has the whole answer of the server: it asks in
+    /// the background, or instead of a `HEAD` sends a `GET`.
+    pub fn answers_first(&self) -> bool {
+        self.cache == Some(UPDATED)
+    }
+}
 
 impl Upstream {
     /// The directive's arguments.
