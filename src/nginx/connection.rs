@@ -4,12 +4,11 @@ use core::ffi::{c_char, c_void};
 use core::ptr::NonNull;
 
 use nginx_sys::{
-    NGX_EAGAIN, ngx_add_timer, ngx_close_connection, ngx_connection_t, ngx_current_msec, ngx_cycle,
-    ngx_del_timer, ngx_destroy_pool, ngx_event_handler_pt, ngx_event_t, ngx_handle_read_event,
-    ngx_log_t, ngx_msec_t, ngx_queue_insert_after, ngx_queue_remove, ngx_socket_errno,
+    NGX_EAGAIN, NGX_OK, ngx_add_timer, ngx_close_connection, ngx_connection_t, ngx_current_msec,
+    ngx_cycle, ngx_del_timer, ngx_destroy_pool, ngx_event_handler_pt, ngx_event_t,
+    ngx_handle_read_event, ngx_int_t, ngx_log_t, ngx_msec_t, ngx_queue_insert_after,
+    ngx_queue_remove, ngx_socket_errno,
 };
-
-use super::OK;
 
 /// A view of a connection.
 #[derive(Clone, Copy)]
@@ -53,6 +52,7 @@ impl Connection {
     }
 
     /// Whether there was an error or a timeout on it.
+    #[inline(always)]
     pub fn has_failed(self) -> bool {
         let failed = |event: *mut ngx_event_t| {
             // SAFETY: an open connection has both events.
@@ -100,7 +100,7 @@ impl Connection {
     /// Has it watched for something to read; `false` if that fails.
     pub fn watch(self) -> bool {
         // SAFETY: an open connection has both events.
-        unsafe { ngx_handle_read_event(self.read(), 0) == OK }
+        unsafe { ngx_handle_read_event(self.read(), 0) == NGX_OK as ngx_int_t }
     }
 
     /// Whether there is nothing to read, not even the end.
@@ -112,6 +112,19 @@ impl Connection {
         n == -1 && ngx_socket_errno() == NGX_EAGAIN as i32
     }
 
+    /// Whether there are bytes of the server that TLS has read from the socket, and nginx has not
+    /// read from TLS: no event tells of them.
+    #[inline(always)]
+    pub fn has_pending(self) -> bool {
+        #[cfg(ngx_feature = "http_ssl")]
+        // SAFETY: the connection is open, and what is about its TLS lives as long.
+        if let Some(ssl) = unsafe { (*self.as_ptr()).ssl.as_ref() } {
+            // SAFETY: nginx makes OpenSSL's connection with its own.
+            return unsafe { nginx_sys::SSL_pending(ssl.connection) } > 0;
+        }
+        false
+    }
+
     /// The read event was stale.
     pub fn set_not_ready(self) {
         // SAFETY: an open connection has both events.
@@ -119,6 +132,7 @@ impl Connection {
     }
 
     /// What handles its events from now on: `data` is for them to find, and timers have ended.
+    #[inline(always)]
     pub fn set_handlers(
         self,
         data: *mut c_void,
@@ -137,6 +151,7 @@ impl Connection {
     }
 
     /// Has the read event handled after so many milliseconds.
+    #[inline(always)]
     pub fn add_timer(self, timer: ngx_msec_t) {
         // SAFETY: an open connection has both events, and this one has no timer.
         unsafe { ngx_add_timer(self.read(), timer) }
@@ -151,6 +166,7 @@ impl Connection {
     /// the worker shuts down. This is what `ngx_reusable_connection` does, except for the counter
     /// that `stub_status` shows as `Waiting`, which is about clients. It is now what it was not
     /// before.
+    #[inline(always)]
     pub fn set_idle(self, idle: bool) {
         let c = self.as_ptr();
         // SAFETY: `ngx_cycle` is valid while a worker runs; a connection is in the queue while it
@@ -176,6 +192,7 @@ impl Connection {
     }
 
     /// Has everything about it logged there. The log is valid as long as it is the connection's.
+    #[inline(always)]
     pub fn set_log(self, log: *mut ngx_log_t) {
         // SAFETY: an open connection has both events and a pool.
         unsafe {

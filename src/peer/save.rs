@@ -41,14 +41,16 @@ fn keep(attempt: Attempt, c: Connection) -> Result<(), Refused> {
     if !c.watch() {
         return Err(Refused::Failed);
     }
-    let identity = attempt.identity()?;
+    if !attempt.has_key() {
+        return Err(Refused::Keylen);
+    }
     let idle_limit = IdleLimit::new(settings.timeout, response.hint)?;
     let slice_limit = slice_limit(attempt).ok_or(Refused::Limit)?;
 
     let mut lookup = attempt.data().lookup.get();
     let connection = c.as_non_null();
     let data = loop {
-        let looked_up = (&identity, &mut lookup);
+        let looked_up = (|| attempt.identity(), &mut lookup);
         match upstream.keep(connection, looked_up, (slice_limit, idle_limit), nginx::now()) {
             Keep::Kept(data) => break data,
             Keep::Close(removed) => idle::close(removed),
@@ -73,7 +75,7 @@ fn facts(attempt: Attempt, c: Connection, response: Response) -> Facts {
         failed: c.has_failed(),
         requests: c.requests(),
         age: c.age() as u64,
-        reusable: response.reusable,
+        reusable: response.reusable && !c.has_pending(),
         request_sent: attempt.is_request_sent(),
         exiting: nginx::is_exiting(),
     }
