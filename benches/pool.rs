@@ -28,7 +28,7 @@ fn address(connection: u32) -> [u8; 16] {
 }
 
 fn put(pool: &mut Pool<Global>, identity: Identity<'_>, lookup: &mut Lookup) {
-    let put = black_box(pool.put(&identity, lookup, u32::MAX));
+    let put = black_box(pool.put(|| identity, lookup, u32::MAX));
     assert!(matches!(put, Put::Kept(_)), "a connection was not kept");
 }
 

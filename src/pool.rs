@@ -27,63 +27,25 @@ pub use allocator_api2::collections::TryReserveError;
 
 pub use self::hasher::Seed;
 use self::hasher::{Hasher, Hashes};
+pub use self::identity::{Identity, Protocol};
+pub use self::limits::{Limits, SliceLimits};
 use self::list::{InPool, List, NIL};
 use self::peers::{Peer, Peers};
 use self::slices::Slices;
+pub use self::slices::UsedSlice;
 use self::slots::{Slot, Slots};
 pub use self::strings::Length;
 
 mod hasher;
+mod identity;
 mod index;
+mod limits;
 mod list;
 mod peers;
 mod slab;
 mod slices;
 mod slots;
 mod strings;
-
-/// The limits that hold for a pool as a whole; memory is allocated for them.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Most idle connections.
-    pub connections: u32,
-    /// Longest server address, in bytes.
-    pub address_length: Length,
-    /// `None`: one slice holds everything, and keys and their limits are not looked at.
-    pub slices: Option<SliceLimits>,
-}
-
-/// The limits of slices.
-#[derive(Clone, Copy, Debug)]
-pub struct SliceLimits {
-    /// Most slices that hold idle connections at once.
-    pub slices: u32,
-    /// Longest slice key, in bytes.
-    pub key_length: Length,
-}
-
-/// What a connection speaks, as far as connections that differ in it must not be mixed. The pool
-/// only compares the numbers.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct Protocol {
-    /// Tells the handler that makes requests for this connection.
-    pub handler: u16,
-    /// Tells the location, if connections are not shared among locations, and else is 0.
-    pub location: usize,
-    /// Whether the connection is encrypted.
-    pub tls: bool,
-}
-
-/// What a connection is saved and looked up under.
-#[derive(Clone, Copy, Debug)]
-pub struct Identity<'a> {
-    /// The slice key.
-    pub key: &'a [u8],
-    /// The server address, compared as bytes.
-    pub address: &'a [u8],
-    /// The protocol.
-    pub protocol: Protocol,
-}
 
 /// How far an [`Identity`] was looked up in one pool, so that nothing is computed or compared
 /// twice.
@@ -154,17 +116,6 @@ pub enum NotKept {
     AddressLength,
 }
 
-/// A slice that holds idle connections.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct UsedSlice<'a> {
-    /// Its key.
-    pub key: &'a [u8],
-    /// How many idle connections it holds.
-    pub idle: u32,
-    /// How many connections were taken from it to be used, since it has this key.
-    pub hits: u64,
-}
-
 // The memory of a connection besides that of its slice is as much as nginx's keepalive module
 // needs, which is 152 bytes, with the address, of at most 28 bytes (IPv6), and the 32 bytes that a
 // caller may want to keep.
@@ -233,15 +184,21 @@ impl<A: Allocator> Pool<A> {
 
     /// Finds a slot for a connection of an identity, if no limit forbids it. `slice_limit` is the
     /// most connections that its slice may hold, and `lookup` is new, or of this identity in this
-    /// pool.
+    /// pool: then there may be no need to know the identity again.
     ///
     /// The answer may be the slot of another connection, which has left the pool for this one. Put
     /// again after it was closed: each time there is one connection less in the way.
-    pub fn put(&mut self, identity: &Identity<'_>, lookup: &mut Lookup, slice_limit: u32) -> Put {
+    #[inline(always)]
+    pub fn put<'a>(
+        &mut self,
+        identity: impl FnOnce() -> Identity<'a>,
+        lookup: &mut Lookup,
+        slice_limit: u32,
+    ) -> Put {
         let found = self.found_before(lookup).filter(|&peer| self.has_room(peer, slice_limit));
         match found.and_then(|peer| self.keep(peer)) {
             Some(slot) => Put::Kept(slot),
-            None => self.put_anew(identity, lookup, slice_limit),
+            None => self.put_anew(&identity(), lookup, slice_limit),
         }
     }
 
@@ -268,11 +225,9 @@ impl<A: Allocator> Pool<A> {
         if let Some(peer) = self.found_before(lookup) {
             return Some(peer);
         }
-        // The peer that was used last: without slices, it often is the one.
+        // The peer that was used last often is the one: without slices, or if a key is busy.
         let peer = match self.peers.get(self.recent) {
-            Some(peer) if self.slices.is_none() && self.peers.is(self.recent, peer, identity) => {
-                self.recent
-            }
+            Some(peer) if self.is(self.recent, peer, identity) => self.recent,
             _ => self.search(identity, lookup)?,
         };
         lookup.peer = peer;
@@ -301,7 +256,7 @@ impl<A: Allocator> Pool<A> {
     /// Whether a peer is that of an identity.
     fn is(&self, index: u32, peer: &Peer, identity: &Identity<'_>) -> bool {
         let in_slice = |slices: &Slices<A>| slices.is(peer.slice, identity.key);
-        self.peers.is(index, peer, identity) && self.slices.as_ref().is_none_or(in_slice)
+        self.slices.as_ref().is_none_or(in_slice) && self.peers.is(index, peer, identity)
     }
 
     fn hashes(&self, identity: &Identity<'_>, lookup: &mut Lookup) -> Hashes {
@@ -318,6 +273,7 @@ impl<A: Allocator> Pool<A> {
     }
 
     /// Takes a connection out of its slot and its lists.
+    #[inline(always)]
     fn take_out(&mut self, SlotIndex(index): SlotIndex, used: bool) -> Option<()> {
         let peer_index = self.slots.get(index)?.peer;
         let peer = self.peers.get_mut(peer_index)?;
@@ -336,6 +292,7 @@ impl<A: Allocator> Pool<A> {
     }
 
     /// Keeps a connection for a peer, whose slice may be vacant. `None` if no slot is free.
+    #[inline(always)]
     fn keep(&mut self, peer_index: u32) -> Option<SlotIndex> {
         let peer = self.peers.get_mut(peer_index)?;
         let index = self.slots.insert(peer_index)?;

@@ -32,8 +32,6 @@ use crate::zone::CounterZone;
 mod handlers;
 mod parked;
 
-pub use self::parked::find as find_parked;
-
 /// The module's configuration of an upstream, as nginx holds it: what its directives say, and what
 /// is running.
 #[derive(Default)]
@@ -86,6 +84,19 @@ impl State {
         counters.set_slices(self.pool.slices_in_use());
         self.parked.get(slot).map(Removed::new)
     }
+}
+
+/// The upstream in which a connection is parked, and its slot.
+///
+/// # Safety
+///
+/// `place` is what [`Upstream::keep`] has answered for a connection that is still parked.
+pub unsafe fn find_parked<'a>(place: *mut c_void) -> (&'a Upstream, SlotIndex) {
+    let place: *const Parked = place.cast();
+    // SAFETY: the table is in the memory of the configuration, and so is the upstream, which lives
+    // as long as anything is parked in it.
+    let upstream = unsafe { (*place).upstream.cast::<Upstream>().as_ref() };
+    (upstream, upstream.with(|state| state.parked.slot(place)))
 }
 
 /// An idle connection that was found; it is still parked.
@@ -188,6 +199,7 @@ impl Upstream {
     }
 
     /// The number of a handler that makes requests; `None` if there are too many.
+    #[inline(always)]
     pub fn handler_number(&self, handler: usize) -> Option<u16> {
         self.with(|state| state.handlers.number(handler))
     }
@@ -229,10 +241,10 @@ impl Upstream {
     /// Keeps a connection under an identity, if no limit forbids it. `slice_limit` is the most
     /// connections that its slice may hold; `lookup` as for [`Self::find`].
     #[inline(always)]
-    pub fn keep(
+    pub fn keep<'a>(
         &self,
         connection: NonNull<ngx_connection_t>,
-        (identity, lookup): (&Identity<'_>, &mut Lookup),
+        (identity, lookup): (impl FnOnce() -> Identity<'a>, &mut Lookup),
         (slice_limit, idle_limit): (u32, IdleLimit),
         now: Time,
     ) -> Keep {
@@ -242,7 +254,9 @@ impl Upstream {
                 counters.saved();
                 counters.set_slices(state.pool.slices_in_use());
                 let limit = (idle_limit.deadline(now), idle_limit.by());
-                Keep::Kept(state.parked.set(slot, Parked::new(self, connection, now, limit)))
+                let upstream = NonNull::from(self).cast();
+                let parked = Parked::new(upstream, connection, now, limit);
+                Keep::Kept(state.parked.set(slot, parked))
             }
             Put::Close(slot, why) => match state.closed(slot, why.into()) {
                 Some(removed) => Keep::Close(removed),

@@ -164,7 +164,7 @@ impl Both {
         let value = self.now as u32;
         let mut closed = Vec::new();
         let answer = loop {
-            match self.pool.put(&request.own.identity(), &mut lookup, limit) {
+            match self.pool.put(|| request.own.identity(), &mut lookup, limit) {
                 Put::Kept(slot) => break Ok(slot),
                 Put::NotKept(why) => break Err(why),
                 Put::Close(slot, _) => closed.push(self.leave(slot).0),

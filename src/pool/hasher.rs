@@ -6,7 +6,7 @@ use foldhash::SharedSeed;
 use foldhash::fast::SeedableRandomState;
 use siphasher::sip::SipHasher13;
 
-use super::{Identity, Protocol};
+use super::identity::{Identity, Protocol};
 
 /// What makes the hashes of one pool differ from those of all others: random bytes.
 pub type Seed = [u8; 24];

@@ -5,11 +5,11 @@ use core::num::NonZeroU64;
 use allocator_api2::alloc::Allocator;
 use allocator_api2::collections::TryReserveError;
 
+use super::identity::{Identity, Protocol};
 use super::index::{Index, Indexed, Place};
 use super::list::{InPeer, Linked, Links, List};
 use super::slab::{Slab, Vacant};
 use super::strings::{Length, Strings};
-use super::{Identity, Protocol};
 
 /// A peer; vacant while it has no connections.
 pub struct Peer {

@@ -5,8 +5,8 @@ use core::num::NonZeroU64;
 use allocator_api2::alloc::Allocator;
 use allocator_api2::collections::TryReserveError;
 
-use super::SliceLimits;
 use super::index::{Index, Indexed, Place};
+use super::limits::SliceLimits;
 use super::list::{InSlice, Linked, Links, List};
 use super::slab::{Slab, Vacant};
 use super::strings::{Length, Strings};
@@ -24,6 +24,17 @@ struct Slice {
     hits: u64,
     count: u32,
     key_length: Length,
+}
+
+/// A slice that holds idle connections.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct UsedSlice<'a> {
+    /// Its key.
+    pub key: &'a [u8],
+    /// How many idle connections it holds.
+    pub idle: u32,
+    /// How many connections were taken from it to be used, since it has this key.
+    pub hits: u64,
 }
 
 /// The slices of a pool.
@@ -88,9 +99,9 @@ impl<A: Allocator> Slices<A> {
     }
 
     /// The slices in use.
-    pub fn iter(&self) -> impl Iterator<Item = super::UsedSlice<'_>> {
+    pub fn iter(&self) -> impl Iterator<Item = UsedSlice<'_>> {
         self.nodes.nodes().iter().zip(0..).filter(|(slice, _)| slice.count != 0).map(
-            |(slice, index)| super::UsedSlice {
+            |(slice, index)| UsedSlice {
                 key: self.keys.get(index, slice.key_length).unwrap_or_default(),
                 idle: slice.count,
                 hits: slice.hits,

@@ -49,7 +49,7 @@ impl Idle {
         what: (u32, u64),
         limit: u32,
     ) -> Result<SlotIndex, PutFailed> {
-        match self.pool.put(identity, lookup, limit) {
+        match self.pool.put(|| *identity, lookup, limit) {
             Put::Kept(slot) => {
                 assert_eq!(self.connections.insert(slot, what), None);
                 Ok(slot)

@@ -15,16 +15,20 @@ pub struct Handlers {
 
 impl Handlers {
     /// The number of a handler; `None` if there are too many, whose connections are not kept.
+    #[inline(always)]
     pub fn number(&mut self, address: usize) -> Option<u16> {
-        let known = self.addresses.iter().take(self.len).position(|&known| known == address);
-        let number = match known {
-            Some(number) => number,
-            None => {
-                *self.addresses.get_mut(self.len)? = address;
-                self.len = self.len.saturating_add(1);
-                self.len.saturating_sub(1)
-            }
-        };
+        // Most upstreams have one.
+        match self.addresses {
+            [first, ..] if first == address && self.len != 0 => Some(0),
+            _ => self.find_or_add(address),
+        }
+    }
+
+    fn find_or_add(&mut self, address: usize) -> Option<u16> {
+        let mut known = self.addresses.iter().take(self.len);
+        let number = known.position(|&known| known == address).unwrap_or(self.len);
+        *self.addresses.get_mut(number)? = address;
+        self.len = self.len.max(number.saturating_add(1));
         u16::try_from(number).ok()
     }
 }

@@ -8,7 +8,6 @@ use allocator_api2::vec::Vec;
 use nginx_sys::ngx_connection_t;
 use ngx::core::Pool;
 
-use super::Upstream;
 use crate::policy::{LimitedBy, Time};
 use crate::pool::SlotIndex;
 
@@ -18,7 +17,7 @@ pub struct Parked {
     /// The connection.
     pub connection: NonNull<ngx_connection_t>,
     /// The upstream that it is parked in: an event of the connection comes without.
-    upstream: NonNull<Upstream>,
+    pub upstream: NonNull<c_void>,
     /// When it is no longer used.
     pub deadline: Time,
     /// When it was parked: the lower half of the time.
@@ -33,12 +32,11 @@ const _: () = assert!(size_of::<Parked>() <= 32);
 impl Parked {
     /// A connection that is parked in an upstream from now on.
     pub fn new(
-        upstream: &Upstream,
+        upstream: NonNull<c_void>,
         connection: NonNull<ngx_connection_t>,
         now: Time,
         (deadline, limited_by): (Time, LimitedBy),
     ) -> Self {
-        let upstream = NonNull::from(upstream);
         Parked { connection, upstream, deadline, since: now as u32, limited_by }
     }
 
@@ -69,7 +67,7 @@ impl Table {
         self.0.get(slot.get() as usize)
     }
 
-    /// Puts a connection into a slot; the answer is for [`find`] to find it by. The pool numbers
+    /// Puts a connection into a slot; the answer is its place in memory. The pool numbers
     /// slots in the order in which it uses them for the first time.
     pub fn set(&mut self, slot: SlotIndex, parked: Parked) -> *mut c_void {
         let index = slot.get() as usize;
@@ -80,22 +78,9 @@ impl Table {
         self.0.as_mut_ptr().wrapping_add(index).cast()
     }
 
-    /// The slot of a connection.
-    fn slot(&self, place: *const Parked) -> SlotIndex {
+    /// The slot of a place in memory.
+    pub fn slot(&self, place: *const Parked) -> SlotIndex {
         let bytes = (place as usize).wrapping_sub(self.0.as_ptr() as usize);
         SlotIndex::new(bytes.checked_div(size_of::<Parked>()).unwrap_or(0) as u32)
     }
-}
-
-/// The upstream in which a connection is parked, and its slot.
-///
-/// # Safety
-///
-/// `place` is what [`Table::set`] has answered for a connection that is still parked.
-pub unsafe fn find<'a>(place: *mut c_void) -> (&'a Upstream, SlotIndex) {
-    let place: *const Parked = place.cast();
-    // SAFETY: the table is in the memory of the configuration, and so is the upstream, which lives
-    // as long as anything is parked in it.
-    let upstream = unsafe { (*place).upstream.as_ref() };
-    (upstream, upstream.with(|state| state.parked.slot(place)))
 }
