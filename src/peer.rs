@@ -71,11 +71,14 @@ unsafe fn set_up(r: *mut ngx_http_request_t, upstream: &Upstream) -> Option<()> 
         (*pc).get = Some(get);
         (*pc).free = Some(free);
         #[cfg(ngx_peer_notify)]
-        (*pc).notify.replace(notify);
+        {
+            (*pc).notify = Some(notify);
+        }
         #[cfg(ngx_peer_session)]
-        (*pc).set_session.replace(set_session);
-        #[cfg(ngx_peer_session)]
-        (*pc).save_session.replace(save_session);
+        {
+            (*pc).set_session = Some(set_session);
+            (*pc).save_session = Some(save_session);
+        }
     }
     Some(())
 }

@@ -11,9 +11,8 @@ use super::data::PeerData;
 #[cfg(ngx_feature = "http_cache")]
 use super::replaced;
 use super::response::Response;
-use crate::counters::Refused;
 use crate::nginx::{self, Connection};
-use crate::pool::{Identity, Protocol};
+use crate::pool::Identity;
 use crate::upstream::Upstream;
 
 /// A view of an attempt: it tells values, and does single things. What it tells of the balancer's
@@ -86,25 +85,22 @@ impl Attempt {
         unsafe { (*self.pc.as_ptr()).connection = ptr::null_mut() }
     }
 
-    /// What the attempt's connection is saved under. The balancer has chosen a server.
-    ///
-    /// # Errors
-    ///
-    /// Why it cannot be kept.
+    /// Whether connections of the request may be kept: whether its key is not too long.
     #[inline(always)]
-    pub fn identity(&self) -> Result<Identity<'_>, Refused> {
-        let (pc, upstream) = (self.pc.as_ptr(), self.data().request_upstream.as_ptr());
+    pub fn has_key(&self) -> bool {
+        self.data().key_length().is_some()
+    }
+
+    /// What the attempt's connection is saved under. The balancer has chosen a server, and there
+    /// [`has_key`](Self::has_key).
+    #[inline(always)]
+    pub fn identity(&self) -> Identity<'_> {
+        let pc = self.pc.as_ptr();
         // SAFETY: `init` has made the data.
-        let key = unsafe { PeerData::key(self.data) }.ok_or(Refused::Keylen)?;
-        // SAFETY: both are valid; the balancer has set the address.
-        let (address, handler, conf, tls) = unsafe {
-            let address = nginx::address((*pc).sockaddr, (*pc).socklen);
-            (address, (*upstream).create_request, (*upstream).conf.addr(), (*upstream).ssl() != 0)
-        };
-        let handler = handler.map_or(0, |handler| handler as usize);
-        let handler = self.upstream().handler_number(handler).ok_or(Refused::Disabled)?;
-        let location = if self.upstream().settings().keepalive.local { conf } else { 0 };
-        Ok(Identity { key, address, protocol: Protocol { handler, location, tls } })
+        let key = unsafe { PeerData::key(self.data) }.unwrap_or_default();
+        // SAFETY: the peer connection is valid, and the balancer has set the address.
+        let address = unsafe { nginx::address((*pc).sockaddr, (*pc).socklen) };
+        Identity { key, address, protocol: self.data().protocol }
     }
 
     /// Whether the request was sent to its end.
@@ -122,7 +118,7 @@ impl Attempt {
         // state.
         unsafe {
             #[cfg(ngx_feature = "http_cache")]
-            if replaced::is_replaced(upstream) {
+            if self.data().replaced.is_watched() && replaced::is_replaced(upstream) {
                 return self.data().replaced.response.get();
             }
             Response::of(upstream, margin, self.log())

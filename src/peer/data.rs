@@ -9,16 +9,16 @@ use core::slice;
 use nginx_sys::ngx_event_notify_peer_pt;
 use nginx_sys::{
     ngx_event_free_peer_pt, ngx_event_get_peer_pt, ngx_http_request_t, ngx_http_upstream_state_t,
-    ngx_http_upstream_t, ngx_peer_connection_t,
+    ngx_http_upstream_t, ngx_int_t, ngx_peer_connection_t,
 };
 #[cfg(ngx_peer_session)]
 use nginx_sys::{ngx_event_save_peer_session_pt, ngx_event_set_peer_session_pt};
 
 #[cfg(ngx_feature = "http_cache")]
-use super::replaced::Replaced;
+use super::response::Response;
 use crate::counters::Refused;
 use crate::nginx;
-use crate::pool::{Length, Lookup};
+use crate::pool::{Length, Lookup, Protocol};
 use crate::trace::{self, Trace};
 use crate::upstream::Upstream;
 
@@ -41,15 +41,39 @@ pub struct PeerData {
     pub request_upstream: NonNull<ngx_http_upstream_t>,
     /// What became of the last attempt's connection; `None` if it is still in use, or there is none.
     pub outcome: Cell<Option<Outcome>>,
-    /// The length of the slice key as used; `None` if it is too long and connections under it are
-    /// not kept.
+    /// The length of the slice key as used; `None` if it is too long, or the protocol is not known,
+    /// and connections are not kept.
     key_length: Option<Length>,
+    /// What the request's connections speak.
+    pub protocol: Protocol,
     /// Of the server that the balancer chose last.
     pub lookup: Cell<Lookup>,
     /// What the server said before a cached response took the place of its own.
     #[cfg(ngx_feature = "http_cache")]
     pub replaced: Replaced,
     pub balancer: Balancer,
+}
+
+type ReinitRequest = Option<unsafe extern "C" fn(*mut ngx_http_request_t) -> ngx_int_t>;
+
+/// What is remembered for a request with a cache.
+#[cfg(ngx_feature = "http_cache")]
+#[derive(Default)]
+pub struct Replaced {
+    /// What `reinit_request` of nginx's upstream was.
+    pub original: Cell<ReinitRequest>,
+    /// What the server has said, before nginx put a cached response in place of its own; it counts
+    /// only then.
+    pub response: Cell<Response>,
+}
+
+#[cfg(ngx_feature = "http_cache")]
+impl Replaced {
+    /// Whether the request has a cache.
+    #[inline(always)]
+    pub fn is_watched(&self) -> bool {
+        self.original.get().is_some()
+    }
 }
 
 /// What the balancer has put into `ngx_peer_connection_t`.
@@ -81,6 +105,26 @@ impl Balancer {
     }
 }
 
+/// What connections of a request speak; `None` if there are too many handlers to tell them apart.
+///
+/// # Safety
+///
+/// The request's upstream is valid, and its module has set it up.
+unsafe fn protocol(
+    request_upstream: NonNull<ngx_http_upstream_t>,
+    upstream: &Upstream,
+) -> Option<Protocol> {
+    // SAFETY: the request's upstream is valid.
+    let (handler, conf, tls) = unsafe {
+        let request_upstream = request_upstream.as_ptr();
+        let handler = (*request_upstream).create_request;
+        (handler, (*request_upstream).conf.addr(), (*request_upstream).ssl() != 0)
+    };
+    let handler = upstream.handler_number(handler.map_or(0, |handler| handler as usize))?;
+    let location = if upstream.settings().keepalive.local { conf } else { 0 };
+    Some(Protocol { handler, location, tls })
+}
+
 impl PeerData {
     /// Puts the data, for a request that the balancer was initialised for, into the request's
     /// memory. `None` if there is no memory.
@@ -93,21 +137,26 @@ impl PeerData {
         upstream: &Upstream,
         key: Option<&[u8]>,
     ) -> Option<NonNull<Self>> {
-        let upstream = NonNull::from(upstream);
         // SAFETY: the request is valid.
         let (memory, request_upstream) = unsafe { ((*r).pool, NonNull::new((*r).upstream)?) };
+        // SAFETY: the request has an upstream, which its module has set up.
+        let protocol = unsafe { protocol(request_upstream, upstream) };
+        let key = key.filter(|_| protocol.is_some());
+        // SAFETY: the request has its array of states and an upstream, which nothing changes
+        // meanwhile.
+        let (trace, balancer) =
+            unsafe { (Trace::new(r), Balancer::of(&request_upstream.as_ref().peer)) };
         let data = || PeerData {
-            // SAFETY: the request has its array of states.
-            trace: unsafe { Trace::new(r) },
-            upstream,
+            trace,
+            upstream: NonNull::from(upstream),
             request_upstream,
             outcome: Cell::new(None),
             key_length: key.map(|key| key.len() as Length),
+            protocol: protocol.unwrap_or_default(),
             lookup: Cell::new(Lookup::default()),
             #[cfg(ngx_feature = "http_cache")]
             replaced: Replaced::default(),
-            // SAFETY: the request has an upstream, and nothing changes it meanwhile.
-            balancer: Balancer::of(unsafe { &request_upstream.as_ref().peer }),
+            balancer,
         };
         // SAFETY: the request's memory is valid; the trace is in it, and was made just now.
         unsafe {
@@ -117,10 +166,28 @@ impl PeerData {
         }
     }
 
+    /// Forgets what is known of the attempt before: the balancer may answer with a connection of its
+    /// own, about which the upstream is not asked.
+    #[inline(always)]
+    pub fn begin_attempt(&self) {
+        self.outcome.set(None);
+        self.lookup.set(Lookup::default());
+        #[cfg(ngx_feature = "http_cache")]
+        if self.replaced.is_watched() {
+            self.replaced.response.set(Response::default());
+        }
+    }
+
     /// The upstream.
     pub fn upstream(&self) -> &Upstream {
         // SAFETY: it lives as long as the configuration, and so longer than a request.
         unsafe { self.upstream.as_ref() }
+    }
+
+    /// The length of the slice key as used; `None` if it is too long.
+    #[inline(always)]
+    pub fn key_length(&self) -> Option<Length> {
+        self.key_length
     }
 
     /// The slice key as used; `None` if it is too long.

@@ -5,9 +5,6 @@ use core::ptr::NonNull;
 use nginx_sys::{NGX_AGAIN, NGX_DONE, ngx_connection_t, ngx_int_t};
 
 use super::attempt::Attempt;
-use super::data::PeerData;
-#[cfg(ngx_feature = "http_cache")]
-use super::response::Response;
 use crate::idle;
 use crate::nginx::{self, log_debug_http};
 use crate::pool::Lookup;
@@ -20,7 +17,7 @@ const AGAIN: ngx_int_t = NGX_AGAIN as ngx_int_t;
 #[inline(always)]
 pub fn get(attempt: Attempt) -> ngx_int_t {
     let (data, upstream) = (attempt.data(), attempt.upstream());
-    begin(data);
+    data.begin_attempt();
     let Some(rc) = attempt.balancer_get() else { return nginx::ERROR };
     if rc != nginx::OK {
         data.trace.push(trace::Attempt::None);
@@ -40,21 +37,14 @@ pub fn get(attempt: Attempt) -> ngx_int_t {
     DONE
 }
 
-/// Forgets what is known of the attempt before: the balancer may answer with a connection of its
-/// own, about which the upstream is not asked.
-#[inline(always)]
-fn begin(data: &PeerData) {
-    data.outcome.set(None);
-    data.lookup.set(Lookup::default());
-    #[cfg(ngx_feature = "http_cache")]
-    data.replaced.response.set(Response::default());
-}
-
 /// Takes a connection to the server that the balancer chose, and closes those that have ended.
 #[inline(always)]
 fn take(attempt: Attempt) -> Option<NonNull<ngx_connection_t>> {
     let (data, upstream) = (attempt.data(), attempt.upstream());
-    let identity = attempt.identity().ok()?;
+    if !attempt.has_key() {
+        return None;
+    }
+    let identity = attempt.identity();
     let mut lookup = Lookup::default();
     let connection = loop {
         let Some(found) = upstream.find(&identity, &mut lookup) else { break None };

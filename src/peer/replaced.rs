@@ -5,8 +5,6 @@
 //! connection is about the one over which the cached response once came. Before it does, it calls
 //! `reinit_request`: that is the moment to remember what the server itself has said.
 
-use core::cell::Cell;
-
 use nginx_sys::{
     NGX_HTTP_CACHE_REVALIDATED, NGX_HTTP_CACHE_STALE, ngx_http_request_t, ngx_http_upstream_t,
     ngx_int_t,
@@ -15,18 +13,6 @@ use nginx_sys::{
 use super::data::PeerData;
 use super::response::Response;
 use crate::nginx;
-
-type ReinitRequest = Option<unsafe extern "C" fn(*mut ngx_http_request_t) -> ngx_int_t>;
-
-/// What is remembered for a request with a cache.
-#[derive(Default)]
-pub struct Replaced {
-    /// What `reinit_request` was.
-    original: Cell<ReinitRequest>,
-    /// What the server has said. It counts only if [`is_replaced`]: nginx also calls
-    /// `reinit_request` before another attempt.
-    pub response: Cell<Response>,
-}
 
 /// Whether nginx has put a cached response in place of the server's.
 ///
