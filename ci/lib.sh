@@ -1,54 +1,12 @@
-# Sourced by the scripts in ci/, from the project's root: messages, the packages
-# that a script needs, and the nginx tree that the module is built against.
+# Sourced by the scripts in ci/: messages, what a script needs, and, from the project's
+# root, the nginx tree that the module is built against.
 # shellcheck shell=bash
 
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 die() { say "$*"; exit 1; }
 
-packages=()
-
-# need COMMAND PACKAGE: the package is installed unless the command is there.
-need() {
-    command -v "$1" >/dev/null 2>&1 || packages+=("$2")
-}
-
-# need_file PACKAGE PATTERN...: unless a file matches one of the patterns.
-need_file() {
-    local package=$1 pattern
-    shift
-    for pattern in "$@"; do
-        if compgen -G "$pattern" >/dev/null; then
-            return
-        fi
-    done
-    packages+=("$package")
-}
-
-install_needs() {
-    if [ ${#packages[@]} -eq 0 ]; then
-        return
-    fi
-    say "installing ${packages[*]}"
-    if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then
-        die "cannot install ${packages[*]}: no root or no apt-get"
-    fi
-    local policy=/usr/sbin/policy-rc.d made=
-    if [ ! -e "$policy" ]; then
-        # No package is to start a service.
-        printf '#!/bin/sh\nexit 101\n' >"$policy"
-        chmod +x "$policy"
-        made=yes
-    fi
-    local status=0
-    {
-        apt-get update -qq -o DPkg::Lock::Timeout=120 &&
-            DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-                -o DPkg::Lock::Timeout=120 -o Dpkg::Use-Pty=0 "${packages[@]}"
-    } >/dev/null || status=$?
-    if [ -n "$made" ]; then rm -f "$policy"; fi
-    [ "$status" -eq 0 ] || die "cannot install ${packages[*]}"
-    packages=()
-}
+# shellcheck source=ci/needs.sh
+. "$(dirname "${BASH_SOURCE[0]}")/needs.sh"
 
 # The folder of a crate's sources.
 crate_source() {
@@ -95,20 +53,9 @@ build_vendored_nginx() {
 # Sets what cargo needs to build against an nginx tree: the one that the
 # environment names, or else the vendored one.
 use_nginx_tree() {
-    command -v cargo >/dev/null 2>&1 || die "no cargo: install a Rust toolchain, https://rustup.rs"
-    need gcc gcc
-    need make make
-    need_file libclang-dev '/usr/lib/llvm-*/lib/libclang.so' '/usr/lib*/libclang.so'
-    need_file libpcre2-dev '/usr/include/pcre2.h'
-    need_file libssl-dev '/usr/include/openssl/ssl.h'
-    need_file zlib1g-dev '/usr/include/zlib.h'
-
+    needs build
     if [ -z "${NGINX_SOURCE_DIR:-}" ] && [ -z "${NGINX_BUILD_DIR:-}" ]; then
-        need python3 python3
-        install_needs
         build_vendored_nginx
-    else
-        install_needs
     fi
     NGINX_SOURCE_DIR=$(cd "${NGINX_SOURCE_DIR:-$NGINX_BUILD_DIR/..}" && pwd) ||
         die "NGINX_SOURCE_DIR is no folder"

@@ -1,6 +1,6 @@
 # Sourced by the scripts in ci/ that start servers of their own, after ci/lib.sh:
-# a temporary folder, processes that end with the script, Apache's packages, and
-# a build of nginx and the module.
+# a temporary folder, processes that end with the script, and a build of nginx and
+# the module.
 # shellcheck shell=bash
 
 export LC_ALL=C
@@ -103,31 +103,6 @@ set_up() {
     chmod 755 "$dir"
 }
 
-# Installs what was needed, and mpm-itk; sets mpm_itk to its path.
-install_apache() {
-    # Not apache2: that package brings the service and its configuration.
-    need_file apache2-bin /usr/lib/apache2/modules/mod_mpm_prefork.so
-    mpm_itk=/usr/lib/apache2/modules/mpm_itk.so
-    if [ -e "$mpm_itk" ]; then
-        install_needs
-    elif [ ! -e /etc/apache2/apache2.conf ]; then
-        need_file libapache2-mpm-itk "$mpm_itk"
-        install_needs
-    else
-        # Installing mpm-itk would enable it in the system's Apache.
-        install_needs
-        say "fetching libapache2-mpm-itk"
-        mkdir "$dir/itk"
-        apt-get update -qq >&2
-        (
-            cd "$dir/itk" || exit
-            apt-get download -qq -o APT::Sandbox::User=root libapache2-mpm-itk >&2
-            dpkg -x ./*.deb .
-        )
-        mpm_itk=$dir/itk$mpm_itk
-    fi
-}
-
 # build CI_BUILD: runs it; sets nginx and module.
 build() {
     run bash -c 'set -o pipefail; "$1" | tee "$2" >&2' - "$1" "$dir/build" ||
@@ -170,7 +145,7 @@ server_versions() {
     local nginx_version apache_version itk_version
     nginx_version=$("$nginx" -v 2>&1 | sed 's|.*nginx/||; s| .*||')
     apache_version=$(apache2 -v | sed -n 's|.*Apache/\([^ ]*\).*|\1|p')
-    itk_version=$(grep -aoE 'mpm-itk/[0-9][0-9.]*[0-9]' "$mpm_itk" | head -n 1 | sed 's|.*/||')
+    itk_version=$(grep -aoE 'mpm-itk/[0-9][0-9.]*[0-9]' "$(mpm_itk_file)" | head -n 1 | sed 's|.*/||')
     echo "nginx $nginx_version, Apache $apache_version, mpm-itk ${itk_version:-unknown}," \
         "$(nproc) cores"
 }

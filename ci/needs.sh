@@ -1,0 +1,182 @@
+# Sourced by the scripts in ci/, by ci/lib.sh: what each command needs on the machine,
+# besides a Rust toolchain. ci/setup installs it; the others look whether it is there.
+# shellcheck shell=bash
+
+# Each group is for the command of that name, or for what several have in common; add_*
+# adds what is missing to packages, which are Debian's, or to tools, which have a
+# function in ci/setup.
+# shellcheck disable=SC2034  # for ci/setup
+groups=(build scripts test matrix demo bench charts fuzz memcheck package race release deny
+    soak docs)
+packages=()
+tools=()
+
+tools_folder=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/target/tools
+
+# need COMMAND PACKAGE: the package is missing unless the command is there.
+need() {
+    command -v "$1" >/dev/null 2>&1 || packages+=("$2")
+}
+
+# need_file PACKAGE PATTERN...: unless a file matches one of the patterns.
+need_file() {
+    local package=$1 pattern
+    shift
+    for pattern in "$@"; do
+        if compgen -G "$pattern" >/dev/null; then
+            return
+        fi
+    done
+    packages+=("$package")
+}
+
+# need_tool TOOL COMMAND...: the tool is missing unless the command succeeds.
+need_tool() {
+    local tool=$1
+    shift
+    "$@" >/dev/null 2>&1 || tools+=("$tool")
+}
+
+# Where tools are that are not Debian packages, or only parts of them.
+promtool_file() { command -v promtool || echo "$tools_folder/prometheus/promtool"; }
+cargo_deny_file() { command -v cargo-deny || echo "$tools_folder/cargo-deny/bin/cargo-deny"; }
+mpm_itk_file() {
+    local file=usr/lib/apache2/modules/mpm_itk.so
+    if [ -e "/$file" ]; then echo "/$file"; else echo "$tools_folder/mpm-itk/$file"; fi
+}
+apt_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+
+has_promtool() { [ -x "$(promtool_file)" ]; }
+has_cargo_deny() { [ -x "$(cargo_deny_file)" ]; }
+has_mpm_itk() { [ -e "$(mpm_itk_file)" ]; }
+has_rust_tools() { cargo fmt --version && cargo clippy --version; }
+
+# The module, and an nginx.
+add_build() {
+    need gcc gcc
+    need make make
+    need python3 python3
+    need_file libclang-dev '/usr/lib/llvm-*/lib/libclang.so' '/usr/lib*/libclang.so'
+    need_file libpcre2-dev /usr/include/pcre2.h
+    need_file libssl-dev /usr/include/openssl/ssl.h
+    need_file zlib1g-dev /usr/include/zlib.h
+}
+
+# The scripts of t/, besides nginx. Run one by one, those that miss something skip.
+add_scripts() {
+    add_build
+    need prove perl
+    need openssl openssl
+    need memcached memcached
+    # Not apache2: that package brings the service and its configuration.
+    need_file apache2-bin /usr/lib/apache2/modules/mod_mpm_prefork.so
+    need_file php-fpm '/usr/sbin/php-fpm*'
+    need chromium-headless-shell chromium-headless-shell
+    need_file fonts-dejavu-core /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
+    need_tool promtool has_promtool
+}
+
+# All that ci/test runs.
+add_test() {
+    local group
+    need shellcheck shellcheck
+    need_tool rust_tools has_rust_tools
+    for group in scripts matrix release demo bench memcheck fuzz soak package docs; do
+        "add_$group"
+    done
+}
+
+add_matrix() {
+    add_scripts
+    need dpkg dpkg
+    need xz xz-utils
+    need_file debian-archive-keyring "$apt_keyring"
+}
+
+add_demo() {
+    add_build
+    need curl curl
+    need wrk wrk
+    need_file apache2-bin /usr/lib/apache2/modules/mod_mpm_prefork.so
+    # Which mpm-itk is linked with.
+    need_file libcap2 '/usr/lib/*/libcap.so.2' '/lib/*/libcap.so.2'
+    need_tool mpm_itk has_mpm_itk
+}
+
+add_bench() {
+    add_demo
+    need valgrind valgrind
+}
+
+add_charts() { need gnuplot gnuplot-nox; }
+
+add_fuzz() { need g++ g++; }
+
+add_memcheck() {
+    add_scripts
+    need valgrind valgrind
+    # Without it, valgrind cannot replace the functions of the C library.
+    need_file libc6-dbg '/usr/lib/debug/.build-id/*'
+}
+
+add_package() {
+    add_build
+    need curl curl
+    need prove perl
+    need git git
+    need lintian lintian
+    need mmdebstrap mmdebstrap
+    # What dpkg-buildpackage then asks for.
+    need_file build-essential /usr/share/build-essential/essential-packages-list
+    need_file libclang-dev '/usr/lib/llvm-*/lib/libclang.so'
+    need_file nginx-dev /usr/share/nginx/src/conf_flags
+}
+
+add_race() {
+    add_demo
+    need node nodejs
+    need_file apache2-bin /usr/lib/apache2/modules/mod_mpm_event.so
+}
+
+add_release() {
+    add_build
+    need git git
+    need_file debian-archive-keyring "$apt_keyring"
+}
+
+# For ci/release, but not with --short: it has to be built.
+add_deny() { need_tool cargo_deny has_cargo_deny; }
+
+add_soak() { add_build; }
+
+add_docs() {
+    add_build
+    need git git
+    need nginx nginx
+    need_file nginx-dev /usr/share/nginx/src/conf_flags
+}
+
+# find_missing GROUP...: sets packages and tools to what is missing for these.
+find_missing() {
+    local group
+    packages=()
+    tools=()
+    for group in "$@"; do "add_$group"; done
+    # Each once.
+    mapfile -t packages < <(printf '%s\n' "${packages[@]}" | grep . | sort -u)
+    mapfile -t tools < <(printf '%s\n' "${tools[@]}" | grep . | sort -u)
+}
+
+# needs GROUP...: goes on if all is there. Otherwise it is installed by the commands that
+# are to work at once on a fresh Debian; the others say what is missing.
+needs() {
+    command -v cargo >/dev/null 2>&1 || die "no cargo: install a Rust toolchain, https://rustup.rs"
+    find_missing "$@"
+    if [ $((${#packages[@]} + ${#tools[@]})) -eq 0 ]; then
+        return
+    fi
+    case ${0##*/} in
+        build | demo | test) "${BASH_SOURCE[0]%/*}/setup" "$@" ;;
+        *) die "missing: ${packages[*]} ${tools[*]}; \"ci/setup $*\" installs it" ;;
+    esac
+}
