@@ -17,35 +17,51 @@ for package in json.load(sys.stdin)["packages"]:
         print(os.path.dirname(package["manifest_path"]))' "$1"
 }
 
-# How the vendored nginx is compiled, more options of its configure, and what the
-# name of its folder ends with.
-vendored_cc_opt='-O2 -g'
-vendored_options=()
+# How nginx is compiled, more options of its configure, and what the name of the
+# vendored one's folder ends with.
+nginx_cc_opt='-O2 -g'
+nginx_options=()
 vendored_suffix=
+
+# nginx_version SOURCES
+nginx_version() {
+    sed -n 's/^#define NGINX_VERSION *"\(.*\)"/\1/p' "$1/src/core/nginx.h"
+}
+
+# build_nginx FOLDER: configures and builds the nginx whose sources these are, in its
+# objs, unless that was done with the same options. The log is FOLDER.log.
+build_nginx() {
+    local tree=$1
+    local flags=(--with-compat "--with-cc-opt=$nginx_cc_opt" --with-threads
+        --with-http_ssl_module --with-http_v2_module --with-http_realip_module
+        --with-http_auth_request_module --with-http_stub_status_module
+        "${nginx_options[@]}")
+    if [ -x "$tree/objs/nginx" ] && [ "$(cat "$tree/flags" 2>/dev/null)" = "${flags[*]}" ]; then
+        return
+    fi
+    say "building nginx in $tree"
+    rm -rf "$tree/objs" "$tree/flags"
+    (cd "$tree" && auto/configure "${flags[@]}" && make -j"$(nproc)") >"$tree.log" 2>&1 || {
+        tail -n 20 "$tree.log" >&2
+        die "nginx was not built; see $tree.log"
+    }
+    printf '%s\n' "${flags[*]}" >"$tree/flags"
+}
 
 # Configures and builds the nginx inside the nginx-src crate, once, in a folder
 # of its own under target/.
 build_vendored_nginx() {
-    local source version tree
-    local flags=(--with-compat "--with-cc-opt=$vendored_cc_opt" --with-threads
-        --with-http_ssl_module --with-http_v2_module --with-http_realip_module
-        --with-http_auth_request_module --with-http_stub_status_module
-        "${vendored_options[@]}")
+    local source tree
     source=$(crate_source nginx-src)/nginx
-    version=$(sed -n 's/^#define NGINX_VERSION *"\(.*\)"/\1/p' "$source/src/core/nginx.h")
-    tree=$PWD/target/nginx-$version$vendored_suffix
-    if [ ! -x "$tree/objs/nginx" ] || [ "$(cat "$tree/flags" 2>/dev/null)" != "${flags[*]}" ]; then
-        say "building nginx $version"
-        rm -rf "$tree"
+    tree=$PWD/target/nginx-$(nginx_version "$source")$vendored_suffix
+    if [ ! -d "$tree" ]; then
+        rm -rf "$tree.new"
         mkdir -p target
-        cp -R "$source" "$tree"
-        chmod -R u+w "$tree"
-        (cd "$tree" && auto/configure "${flags[@]}" && make -j"$(nproc)") >"$tree.log" 2>&1 || {
-            tail -n 20 "$tree.log" >&2
-            die "nginx $version was not built; see $tree.log"
-        }
-        printf '%s\n' "${flags[*]}" >"$tree/flags"
+        cp -R "$source" "$tree.new"
+        chmod -R u+w "$tree.new"
+        mv "$tree.new" "$tree"
     fi
+    build_nginx "$tree"
     NGINX_SOURCE_DIR=$tree
     NGINX_BUILD_DIR=$tree/objs
 }
