@@ -23,6 +23,7 @@ use Time::HiRes qw/ time /;
 
 use Test::Nginx;
 use Test::Backend;
+use Test::Workers;
 use Test::Configuration;
 
 ###############################################################################
@@ -161,7 +162,7 @@ my ($n, $c, %ends) = (0, get('/text/', 'a'));
 
 while (1) {
 	arm(++$n, $n, $t->read_file('nginx.pid'));
-	$t->reload();
+	reload($t);
 	my $calls = calls();
 	disarm();
 

@@ -16,6 +16,7 @@ use lib ($ENV{NGINX_TESTS_DIR} ? "$ENV{NGINX_TESTS_DIR}/lib" : ()),
 
 use Test::Nginx;
 use Test::Backend;
+use Test::Workers;
 
 use POSIX ();
 
@@ -105,7 +106,7 @@ wait_for(sub { ($new = pid('nginx.pid')) && $new != $old });
 
 isnt($new, $old, 'new binary');
 is(pid('nginx.pid.oldbin'), $old, 'old binary');
-ok(wait_for(sub { 2 == (() = started()) }), 'new worker');
+is(scalar(() = started($t, 2)), 2, 'new worker');
 
 # the old worker's idle connections are its own
 
@@ -163,10 +164,6 @@ sub pid {
 	my $pid = eval { $t->read_file($name) };
 
 	return defined $pid && $pid =~ /^(\d+)\n/ ? $1 : undef;
-}
-
-sub started {
-	return $t->read_file('error.log') =~ /start worker process (\d+)/g;
 }
 
 ###############################################################################

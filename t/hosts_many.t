@@ -19,6 +19,7 @@ use IO::Socket::INET;
 
 use Test::Nginx;
 use Test::Backend;
+use Test::Workers;
 
 ###############################################################################
 
@@ -37,7 +38,7 @@ plan(skip_all => 'no /proc') unless -r "/proc/$$/status";
 # a debug log of all of them would be long
 
 my $hosts = $ENV{TEST_NGINX_HOSTS}
-	|| ($t->has_module('debug') ? 4000 : 20000);
+	|| ($t->has_module('--with-debug') ? 4000 : 20000);
 
 $t->plan(17);
 
@@ -100,7 +101,7 @@ $t->run();
 ###############################################################################
 
 my $known = get('/known/', 'known.example');
-my ($worker) = $t->read_file('error.log') =~ /start worker process (\d+)/;
+my ($worker) = started($t, 1);
 my ($sent, $most) = (0, 0);
 
 # at first with long names: what memory they take is used for short ones then

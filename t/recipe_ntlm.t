@@ -18,6 +18,7 @@ use IO::Socket::INET;
 
 use Test::Nginx;
 use Test::Backend;
+use Test::Workers;
 use Test::Recipe;
 
 ###############################################################################
@@ -103,7 +104,7 @@ is(anyone(400), '', 'each is who it is');
 
 $bob = client();
 is(log_in_as($bob, 'bob'), 'bob', 'before reload');
-$t->reload();
+reload($t);
 ok(wait_for(sub {
 	$t->read_file('error.log') =~ /gracefully shutting down/
 }), 'reload');

@@ -15,6 +15,7 @@ use lib ($ENV{NGINX_TESTS_DIR} ? "$ENV{NGINX_TESTS_DIR}/lib" : ()),
 
 use Test::Nginx;
 use Test::Backend;
+use Test::Workers;
 
 use Time::HiRes qw/ sleep time /;
 
@@ -70,10 +71,10 @@ $t->run();
 together('/', qw/ a b c d e f /);
 is(open_conns(), 6, 'idle');
 
-my @old = started();
+my @old = started($t, 2);
 is(scalar @old, 2, 'workers');
 
-reload();
+reload($t, 2);
 ok(wait_for(sub { !alive(@old) }), 'old workers exited');
 is(wait_open(0), 0, 'idle closed');
 
@@ -83,7 +84,7 @@ $t->run_daemon(\&load, $_) for 1 .. 3;
 
 for (1 .. 4) {
 	sleep(0.25);
-	reload();
+	reload($t, 2);
 }
 
 # the clients go on with the last workers for a while
@@ -107,23 +108,12 @@ is(join(', ', @failed), '', 'all answered');
 is(join(' ', keys %mixed), '', 'none shared');
 cmp_ok(scalar keys %owner, '<', $requests, 'reused');
 
-ok(wait_for(sub { alive(started()) == 2 }), 'only the last workers');
+ok(wait_for(sub { alive(started($t)) == 2 }), 'only the last workers');
 
 ###############################################################################
 
-sub started {
-	return $t->read_file('error.log') =~ /start worker process (\d+)/g;
-}
-
 sub alive {
 	return scalar grep { kill 0, $_ } @_;
-}
-
-sub reload {
-	my $before = () = started();
-
-	$t->reload();
-	wait_for(sub { (() = started()) == $before + 2 });
 }
 
 sub load {

@@ -21,6 +21,7 @@ use Socket qw/ inet_aton /;
 
 use Test::Nginx qw/ :DEFAULT http_end /;
 use Test::Backend;
+use Test::Workers;
 
 ###############################################################################
 
@@ -151,7 +152,7 @@ ok(!IO::Select->new($waits)->can_read(0), 'it has no answer');
 
 # a worker that shuts down closes its idle connections
 
-$t->reload();
+reload($t);
 like(http_end($waits), qr/SEE-THIS/, 'answered when they are closed');
 ok(wait_for(sub { processes('_') == 6 }), 'all processes are idle again');
 

@@ -16,6 +16,7 @@ use lib ($ENV{NGINX_TESTS_DIR} ? "$ENV{NGINX_TESTS_DIR}/lib" : ()),
 
 use Test::Nginx;
 use Test::Backend;
+use Test::Workers;
 
 use Time::HiRes qw/ time /;
 
@@ -72,10 +73,10 @@ together('/', qw/ a b c /);
 my $held = hold('/', 'a');
 is(open_conns(), 3, 'idle and in use');
 
-my ($old) = $t->read_file('error.log') =~ /start worker process (\d+)/;
+my ($old) = started($t, 1);
 my $start = time();
 
-$t->reload();
+reload($t);
 
 is(wait_open(1), 1, 'idle closed');
 cmp_ok(time() - $start, '<', 1.5, 'idle closed at once');

@@ -1,7 +1,7 @@
 package Test::Nginx;
 
-# A small library to test nginx, in the API of nginx's own nginx-tests, so
-# that a script runs under either.
+# A small library to test nginx: as much of the API of nginx's own nginx-tests
+# as these scripts use, so that they run under either.
 #
 # Each object has a folder and ports of its own, so scripts may run at the
 # same time.  When the object goes, also because the script died, nginx and
@@ -14,7 +14,6 @@ package Test::Nginx;
 #   TEST_NGINX_GLOBALS       added to %%TEST_GLOBALS%%, e.g. "load_module ...;"
 #   TEST_NGINX_GLOBALS_HTTP  added to %%TEST_GLOBALS_HTTP%%
 #   TEST_NGINX_VERBOSE       print what is sent and received
-#   TEST_NGINX_CATLOG        print error.log at the end
 #   TEST_NGINX_LEAVE         leave the folder
 #   TEST_NGINX_VALGRIND      nginx runs under valgrind: wait longer
 
@@ -25,8 +24,8 @@ use strict;
 
 use base qw/ Exporter /;
 
-our @EXPORT = qw/ log_in log_out http http_get http_head port /;
-our @EXPORT_OK = qw/ http_start http_end /;
+our @EXPORT = qw/ http http_get http_head port /;
+our @EXPORT_OK = qw/ http_end /;
 
 ###############################################################################
 
@@ -35,13 +34,11 @@ use File::Temp qw/ tempdir /;
 use IO::Socket::INET;
 use POSIX qw/ WNOHANG /;
 use Scalar::Util qw/ weaken /;
-use Socket qw/ CRLF /;
 use Test::More ();
 use Time::HiRes qw/ sleep time /;
 
 ###############################################################################
 
-our $TODO;
 our $NGINX = $ENV{TEST_NGINX_BINARY} || '/usr/sbin/nginx';
 
 # seconds
@@ -51,16 +48,7 @@ use constant HTTP_LIMIT => 8 * SLOW;
 use constant WAIT_LIMIT => 10 * SLOW;
 use constant QUIT_LIMIT => 20 * SLOW;
 
-my (%ports, %locks, @objects, $options, $version);
-
-# built unless switched off
-
-my %built = map { $_ => 1 } qw/
-	access auth_basic autoindex browser charset empty_gif fastcgi geo grpc
-	gzip limit_conn limit_req map memcached mirror proxy referer rewrite scgi
-	split_clients ssi upstream_hash upstream_ip_hash upstream_keepalive
-	upstream_least_conn upstream_random upstream_zone userid uwsgi
-/;
+my (%ports, %locks, @objects, $version);
 
 ###############################################################################
 
@@ -71,7 +59,6 @@ sub new {
 
 	my $self = bless {
 		_pid => $$,
-		_alerts => 1,
 		_daemons => [],
 		_faults => [],
 		_testdir => tempdir('nginx-test-XXXXXXXXXX', TMPDIR => 1),
@@ -129,18 +116,11 @@ sub finish {
 		my $more = @alerts - 10;
 		splice @alerts, 10, $more, "and $more more" if $more > 0;
 
-		{
-			local $Test::Nginx::TODO = 'alerts' unless $self->{_alerts};
-			Test::More::is(join("\n", @alerts), '', 'no alerts');
-		}
+		Test::More::is(join("\n", @alerts), '', 'no alerts');
 
 		my @sanitizer = $log =~ /^.*(?:Sanitizer|runtime error:).*$/gm;
 		Test::More::is(join("\n", @sanitizer), '',
 			'no sanitizer errors');
-	}
-
-	if ($ENV{TEST_NGINX_CATLOG} && -f "$self->{_testdir}/error.log") {
-		Test::More::diag($self->read_file('error.log'));
 	}
 
 	if ($ENV{TEST_NGINX_LEAVE}) {
@@ -164,42 +144,21 @@ sub has {
 	return $self;
 }
 
+# by what it was configured with: what is built unless it is switched off is there
+# if it was not
+
 sub has_module {
 	my ($self, $feature) = @_;
 
-	configuration();
+	$version = `$NGINX -V 2>&1` unless defined $version;
 
-	return $options !~ /--without-http(?!\S)/ if $feature eq 'http';
-	return $options =~ /--with-debug(?!\S)/ if $feature eq 'debug';
-	return $version->{sni} if $feature eq 'sni';
-	return $options !~ /--without-http-cache/ if $feature eq 'cache';
+	return $version =~ /^TLS SNI support enabled/m if $feature eq 'sni';
+	return $version =~ /\Q$feature\E(?!\S)/ if $feature =~ /^--/;
 
-	if ($feature eq 'grpc') {
-		return 0 if $options !~ /--with-http_v2_module/;
-	}
+	return $version !~ /--without-http(?:[_-]\Q$feature\E(?:_module)?)?(?!\S)/
+		unless $feature =~ /^(?:http_ssl|http_v2|auth_request|stub_status)$/;
 
-	return $options !~ /--without-http_${feature}_module/
-		if $built{$feature};
-
-	return $options =~ /\Q$feature\E(?!\S)/ if $feature =~ /^--/;
-
-	return $options =~ /--with-(?:http_)?\Q$feature\E(?:_module)?(?!\S)/;
-}
-
-sub has_version {
-	my ($self, $need) = @_;
-
-	configuration();
-
-	my @have = split /\./, $version->{number};
-	my @need = split /\./, $need;
-
-	while (@need) {
-		my ($h, $n) = (shift(@have) || 0, shift @need);
-		return $h > $n if $h != $n;
-	}
-
-	return 1;
+	return $version =~ /--with-(?:http_)?\Q$feature\E_module(?!\S)/;
 }
 
 sub has_daemon {
@@ -212,36 +171,12 @@ sub has_daemon {
 	Test::More::plan(skip_all => "$daemon not found");
 }
 
-sub configuration {
-	return if defined $options;
-
-	my $text = `$NGINX -V 2>&1`;
-
-	($options) = $text =~ /^configure arguments:(.*)$/m;
-	$options = '' unless defined $options;
-
-	my ($number) = $text =~ m{^\S+ version: \S+?/([\d.]+)}m;
-
-	$version = {
-		number => defined $number ? $number : 0,
-		sni => $text =~ /^TLS SNI support enabled/m,
-	};
-}
-
 sub plan {
 	my ($self, $tests) = @_;
 
 	# and the two of the destructor
 
 	Test::More::plan(tests => $tests + 2);
-
-	return $self;
-}
-
-sub todo_alerts {
-	my ($self) = @_;
-
-	$self->{_alerts} = 0;
 
 	return $self;
 }
@@ -365,15 +300,9 @@ sub port {
 ###############################################################################
 
 sub run {
-	my ($self, $conf) = @_;
+	my ($self) = @_;
 
 	my $dir = $self->{_testdir};
-
-	if (defined $conf) {
-		open my $fh, '<', $conf or die "Can't open $conf: $!\n";
-		local $/;
-		$self->write_file_expand('nginx.conf', <$fh>);
-	}
 
 	unlink "$dir/nginx.pid";
 
@@ -412,10 +341,6 @@ sub try_run {
 
 	return $self if $started;
 
-	if ($ENV{TEST_NGINX_VERBOSE} && -f "$self->{_testdir}/error.log") {
-		Test::More::note($self->read_file('error.log'));
-	}
-
 	Test::More::plan(skip_all => $message);
 }
 
@@ -424,31 +349,9 @@ sub reload {
 
 	return $self unless $self->{_started};
 
-	my $workers = $self->generation();
-
 	kill 'HUP', $self->pid();
 
-	# either a new worker has started, or the configuration was refused
-
-	waitfor(sub {
-		my $now = $self->generation();
-		return $now->{starts} > $workers->{starts}
-			|| $now->{refusals} > $workers->{refusals};
-	});
-
 	return $self;
-}
-
-sub generation {
-	my ($self) = @_;
-
-	my $log = eval { $self->read_file('error.log') };
-	$log = '' unless defined $log;
-
-	return {
-		starts => scalar(() = $log =~ /start worker process \d/g),
-		refusals => scalar(() = $log =~ /\[emerg\]/g),
-	};
 }
 
 sub stop {
@@ -605,7 +508,7 @@ sub http {
 	my $s = http_start($request, %extra);
 
 	return $s if $extra{start} || !defined $s;
-	return http_end($s, %extra);
+	return http_end($s);
 }
 
 sub http_start {
@@ -623,9 +526,6 @@ sub http_start {
 		$s->print($request);
 		$s->flush();
 
-		sleep($extra{sleep}) if $extra{sleep};
-		return if $extra{aborted};
-
 		if (defined $extra{body}) {
 			log_out($extra{body});
 			$s->print($extra{body});
@@ -637,7 +537,7 @@ sub http_start {
 }
 
 sub http_end {
-	my ($s, %extra) = @_;
+	my ($s) = @_;
 
 	my $reply = '';
 
@@ -649,20 +549,7 @@ sub http_end {
 
 	log_in($reply);
 
-	give_up() unless length $reply;
-
 	return $reply;
-}
-
-# no use to go on, and to wait for each answer, with workers that only crash
-
-sub give_up {
-	for my $self (grep { defined } @objects) {
-		my $log = eval { $self->read_file('error.log') } || '';
-		my $crashes = () = $log =~ /exited on signal/g;
-
-		die "nginx keeps crashing\n" if $crashes > 2;
-	}
 }
 
 sub limited {
