@@ -438,4 +438,8 @@ http {
 EOC
 }
 
+# it ends with the script, although functions refer to it
+
+END { undef $t; }
+
 ###############################################################################

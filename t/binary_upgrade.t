@@ -166,4 +166,8 @@ sub pid {
 	return defined $pid && $pid =~ /^(\d+)\n/ ? $1 : undef;
 }
 
+# it ends with the script, although functions refer to it
+
+END { undef $t; }
+
 ###############################################################################

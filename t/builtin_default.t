@@ -281,4 +281,8 @@ sub peers {
 	return $after - $before;
 }
 
+# it ends with the script, although functions refer to it
+
+END { undef $t; }
+
 ###############################################################################

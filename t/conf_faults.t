@@ -506,4 +506,8 @@ sub name {
 	return $name;
 }
 
+# it ends with the script, although functions refer to it
+
+END { undef $t; }
+
 ###############################################################################

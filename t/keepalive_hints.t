@@ -467,4 +467,8 @@ sub answer {
 		'Connection: keep-alive', 'Content-Length: 0', @lines, '', '';
 }
 
+# it ends with the script, although functions refer to it
+
+END { undef $t; }
+
 ###############################################################################

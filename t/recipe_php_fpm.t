@@ -193,4 +193,8 @@ sub together_at {
 	return $at_once;
 }
 
+# it ends with the script, although functions refer to it
+
+END { undef $t; }
+
 ###############################################################################

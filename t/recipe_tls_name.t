@@ -143,4 +143,8 @@ sub openssl {
 		or die "Can't openssl $arguments\n";
 }
 
+# it ends with the script, although functions refer to it
+
+END { undef $t; }
+
 ###############################################################################

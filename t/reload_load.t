@@ -133,4 +133,8 @@ sub load {
 	rename "$d/load.new.$number", "$d/load.$number";
 }
 
+# it ends with the script, although functions refer to it
+
+END { undef $t; }
+
 ###############################################################################

@@ -159,4 +159,8 @@ sub request_status {
 	return $response;
 }
 
+# it ends with the script, although functions refer to it
+
+END { undef $t; }
+
 ###############################################################################

@@ -121,4 +121,8 @@ sub request_status {
 	return $response;
 }
 
+# it ends with the script, although functions refer to it
+
+END { undef $t; }
+
 ###############################################################################

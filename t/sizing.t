@@ -211,4 +211,8 @@ sub apache_log {
 	return $t->read_file('apache.log');
 }
 
+# it ends with the script, although functions refer to it
+
+END { undef $t; }
+
 ###############################################################################

@@ -196,4 +196,8 @@ sub load {
 	}
 }
 
+# it ends with the script, although functions refer to it
+
+END { undef $t; }
+
 ###############################################################################

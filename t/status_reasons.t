@@ -280,4 +280,8 @@ sub idle {
 	return json()->{upstreams}{$upstream}{idle};
 }
 
+# it ends with the script, although functions refer to it
+
+END { undef $t; }
+
 ###############################################################################

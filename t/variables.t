@@ -288,4 +288,8 @@ sub seen {
 	return http(request('GET', $uri, $host)) =~ /^X-Seen: (.*?)\r?$/m ? $1 : undef;
 }
 
+# it ends with the script, although functions refer to it
+
+END { undef $t; }
+
 ###############################################################################

@@ -173,6 +173,12 @@ runtime_add(ngx_http_request_t *r)
 
     *uscfp = uscf;
 
+#if (NGX_HTTP_UPSTREAM_RBTREE)
+    /* where Tengine looks for it */
+    uscf->node.key = ngx_crc32_short(uscf->host.data, uscf->host.len);
+    ngx_rbtree_insert(&umcf->rbtree, &uscf->node);
+#endif
+
     return NGX_OK;
 
 failed:
@@ -229,11 +235,19 @@ runtime_create_confs(ngx_conf_t *cf, ngx_http_conf_ctx_t *ctx)
 static ngx_int_t
 runtime_delete(ngx_http_request_t *r)
 {
-    ngx_http_upstream_main_conf_t  *umcf;
+#if (NGX_HTTP_UPSTREAM_RBTREE)
+    ngx_http_upstream_srv_conf_t   **uscfp;
+#endif
+    ngx_http_upstream_main_conf_t   *umcf;
 
     umcf = ngx_http_get_module_main_conf(r, ngx_http_upstream_module);
 
     umcf->upstreams.nelts--;
+
+#if (NGX_HTTP_UPSTREAM_RBTREE)
+    uscfp = umcf->upstreams.elts;
+    ngx_rbtree_delete(&umcf->rbtree, &uscfp[umcf->upstreams.nelts]->node);
+#endif
 
     ngx_destroy_pool(runtime_pool);
 

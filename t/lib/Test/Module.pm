@@ -10,7 +10,7 @@ use strict;
 
 use parent qw/ Exporter /;
 
-use File::Basename qw/ dirname /;
+use FindBin;
 use Test::More;
 
 our @EXPORT = qw/ compile_module /;
@@ -27,13 +27,17 @@ sub compile_module {
 	plan(skip_all => 'no NGINX_SOURCE_DIR and NGINX_BUILD_DIR')
 		unless $source && $objs;
 
-	my @include = map { "-I$source/src/$_" } qw!
-		core event event/modules event/quic os/unix
-		http http/modules http/v2 http/v3
-	!;
+	# forks have folders of their own
 
-	system('cc', '-shared', '-fPIC', '-O', '-o', $t->testdir() . "/$name.so",
-		@include, "-I$objs", dirname(__FILE__) . "/../../module/$name.c") == 0
+	open my $fh, '<', "$objs/Makefile" or die "Can't open Makefile: $!\n";
+	local $/;
+	my ($include) = <$fh> =~ /^ALL_INCS = ((?:.*\\\n)*.*)/m;
+
+	$include =~ s/\\\n//g;
+
+	system("cd '$source' && cc -shared -fPIC -O $include"
+		. " -o '" . $t->testdir() . "/$name.so'"
+		. " '$FindBin::Bin/module/$name.c'") == 0
 		or die "Can't compile the module\n";
 }
 

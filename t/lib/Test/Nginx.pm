@@ -33,7 +33,6 @@ use File::Path qw/ rmtree /;
 use File::Temp qw/ tempdir /;
 use IO::Socket::INET;
 use POSIX qw/ WNOHANG /;
-use Scalar::Util qw/ weaken /;
 use Test::More ();
 use Time::HiRes qw/ sleep time /;
 
@@ -48,7 +47,7 @@ use constant HTTP_LIMIT => 8 * SLOW;
 use constant WAIT_LIMIT => 10 * SLOW;
 use constant QUIT_LIMIT => 20 * SLOW;
 
-my (%ports, %locks, @objects, $version);
+my (%ports, %locks, $version);
 
 ###############################################################################
 
@@ -77,29 +76,14 @@ sub new {
 
 	$SIG{PIPE} = 'IGNORE' unless defined $SIG{PIPE};
 
-	push @objects, $self;
-	weaken($objects[-1]);
-
 	return $self;
-}
-
-# an object that a script's functions refer to would outlive Test::More
-
-END {
-	$_->finish() for grep { defined } @objects;
 }
 
 sub DESTROY {
 	my ($self) = @_;
-
-	$self->finish();
-}
-
-sub finish {
-	my ($self) = @_;
 	local ($?, $@, $!);
 
-	return if $self->{_pid} != $$ || $self->{_finished}++;
+	return if $self->{_pid} != $$;
 
 	eval { $self->stop(); 1 } or push @{$self->{_faults}}, $@;
 	eval { $self->stop_daemons(); 1 } or push @{$self->{_faults}}, $@;
@@ -219,7 +203,14 @@ sub write_file {
 sub write_file_expand {
 	my ($self, $name, $content) = @_;
 
-	$content =~ s/%%TEST_GLOBALS%%/$self->globals()/ge;
+	my $globals = $self->globals();
+
+	# there are more by default where nginx is Tengine
+
+	$globals .= "\nworker_processes 1;"
+		unless "$globals\n$content" =~ /^\s*worker_processes\s/m;
+
+	$content =~ s/%%TEST_GLOBALS%%/$globals/g;
 	$content =~ s/%%TEST_GLOBALS_HTTP%%/$self->globals_http()/ge;
 	$content =~ s/%%TESTDIR%%/$self->{_testdir}/g;
 	$content =~ s/%%PORT_(\d+)%%/port($1)/ge;
