@@ -172,11 +172,12 @@ find_missing() {
 needs() {
     command -v cargo >/dev/null 2>&1 || die "no cargo: install a Rust toolchain, https://rustup.rs"
     find_missing "$@"
-    if [ $((${#packages[@]} + ${#tools[@]})) -eq 0 ]; then
+    local missing=("${packages[@]}" "${tools[@]}")
+    if [ ${#missing[@]} -eq 0 ]; then
         return
     fi
     case ${0##*/} in
         build | demo | test) "${BASH_SOURCE[0]%/*}/setup" "$@" ;;
-        *) die "missing: ${packages[*]} ${tools[*]}; \"ci/setup $*\" installs it" ;;
+        *) die "missing: ${missing[*]}; \"ci/setup $*\" installs it" ;;
     esac
 }
