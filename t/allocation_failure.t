@@ -23,7 +23,7 @@ use Time::HiRes qw/ time /;
 
 use Test::Nginx;
 use Test::Backend;
-use Test::Workers;
+use Test::Processes;
 use Test::Configuration;
 
 ###############################################################################

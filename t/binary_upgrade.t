@@ -16,7 +16,7 @@ use lib ($ENV{NGINX_TESTS_DIR} ? "$ENV{NGINX_TESTS_DIR}/lib" : ()),
 
 use Test::Nginx;
 use Test::Backend;
-use Test::Workers;
+use Test::Processes;
 
 use POSIX ();
 

@@ -16,13 +16,14 @@ use lib ($ENV{NGINX_TESTS_DIR} ? "$ENV{NGINX_TESTS_DIR}/lib" : ()),
 
 use Test::Nginx qw/ :DEFAULT http_end /;
 use Test::Backend;
+use Test::Processes;
 
 ###############################################################################
 
 select STDERR; $| = 1;
 select STDOUT; $| = 1;
 
-my $t = Test::Nginx->new()->has(qw/http proxy/)->plan(11);
+my $t = Test::Nginx->new()->has(qw/http proxy/)->plan(12);
 
 $t->write_file_expand('nginx.conf', <<'EOC');
 
@@ -129,10 +130,12 @@ for my $i (1 .. 3) {
 $c = get('/any/', 'quit');
 my $held = hold('/any/', 'quit');
 
-kill 'QUIT', $t->read_file('nginx.pid');
+my $pid = $t->read_file('nginx.pid');
+kill 'QUIT', $pid;
 wait_for(sub { !IO::Socket::INET->new('127.0.0.1:' . port(8080)) });
 
 is(release($held), $c, 'request on a reused connection ends');
+ok(ended($t, $pid), 'quits after it');
 
 ###########################################################################
 

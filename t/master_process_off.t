@@ -16,6 +16,7 @@ use lib ($ENV{NGINX_TESTS_DIR} ? "$ENV{NGINX_TESTS_DIR}/lib" : ()),
 
 use Test::Nginx;
 use Test::Backend;
+use Test::Processes;
 
 ###############################################################################
 
@@ -91,6 +92,6 @@ is(wait_open(0), 0, 'closed');
 ok(kill(0, $pid), 'process stays');
 
 kill 'QUIT', $pid;
-ok(wait_for(sub { Test::Nginx::gone($pid) }), 'process exited');
+ok(ended($t, $pid), 'process exited');
 
 ###############################################################################

@@ -19,6 +19,7 @@ use Time::HiRes qw/ time /;
 
 use Test::Nginx;
 use Test::Backend;
+use Test::Processes;
 
 ###############################################################################
 
@@ -105,8 +106,7 @@ is(wait_open(1), 1, 'closed but for the one in use');
 ok(kill(0, $pid), 'waits for the request');
 like(release($held), qr/^\d+$/, 'request ends');
 $begin = time();
-$t->stop() if -e $t->testdir() . '/nginx.pid';
-wait_for(sub { !-e $t->testdir() . '/nginx.pid' });
+ended($t, $pid);
 cmp_ok(time() - $begin, '<', 5, 'quits after the request');
 is(wait_open(0), 0, 'closed after the request');
 

@@ -18,7 +18,7 @@ use IO::Socket::INET;
 
 use Test::Nginx;
 use Test::Backend;
-use Test::Workers;
+use Test::Processes;
 use Test::Recipe;
 
 ###############################################################################

@@ -34,6 +34,10 @@ my $t = Test::Nginx->new()->has(qw/http fastcgi map rewrite/)->plan(26);
 
 my $d = $t->testdir();
 
+# pools have a user of their own, also if this is root
+
+chmod 0755, $d;
+
 recipe($t, 'php-fpm.conf', '/run/php' => $d, '/srv/www' => "$d/www");
 
 # bob's pool has no more processes than connections are kept

@@ -15,7 +15,7 @@ use lib ($ENV{NGINX_TESTS_DIR} ? "$ENV{NGINX_TESTS_DIR}/lib" : ()),
 
 use Test::Nginx;
 use Test::Backend;
-use Test::Workers;
+use Test::Processes;
 
 use Time::HiRes qw/ sleep time /;
 

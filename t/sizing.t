@@ -21,7 +21,7 @@ use Socket qw/ inet_aton /;
 
 use Test::Nginx qw/ :DEFAULT http_end /;
 use Test::Backend;
-use Test::Workers;
+use Test::Processes;
 
 ###############################################################################
 
@@ -38,6 +38,10 @@ plan(skip_all => 'no /proc/net/tcp') unless -r '/proc/net/tcp';
 my $t = Test::Nginx->new()->has(qw/http proxy/)->plan(16);
 
 my $d = $t->testdir();
+
+# Apache has a user of its own, also if this is root
+
+chmod 0755, $d;
 
 # seven processes: six, and one that tells what they do; none closes an idle
 # connection before the test is over

@@ -63,11 +63,6 @@ sub new {
 		_testdir => tempdir('nginx-test-XXXXXXXXXX', TMPDIR => 1),
 	}, $class || __PACKAGE__;
 
-	# the folder's owner is who runs the test, workers may be somebody else
-
-	chmod 0755, $self->{_testdir};
-	mkdir "$self->{_testdir}/logs" or die "Can't create logs: $!\n";
-
 	# destructors run at exit, not at a signal
 
 	for my $sig (qw/ HUP INT TERM /) {

@@ -1,6 +1,6 @@
-package Test::Workers;
+package Test::Processes;
 
-# Worker processes, as nginx's log tells of them.
+# nginx's processes, as its log and the system tell of them.
 
 ###############################################################################
 
@@ -9,16 +9,18 @@ use strict;
 
 use base qw/ Exporter /;
 
-our @EXPORT = qw/ started reload /;
+our @EXPORT = qw/ started reload ended /;
 
 ###############################################################################
+
+use POSIX qw/ WNOHANG /;
 
 use Test::Wait;
 
 ###############################################################################
 
-# those that were started so far, by their process ids: at least so many, as a
-# worker may answer before the master has logged it
+# workers that were started so far, by their process ids: at least so many, as one
+# may answer before the master has logged it
 
 sub started {
 	my ($t, $least) = @_;
@@ -48,6 +50,18 @@ sub reload {
 		return refused($t) > $refused
 			|| (() = started($t)) >= $started + ($workers || 1);
 	});
+}
+
+# nginx, which was told to quit, and is not to be stopped any more
+
+sub ended {
+	my ($t, $pid) = @_;
+
+	my $ended = wait_for(sub { waitpid($pid, WNOHANG) == $pid });
+
+	$t->{_started} = 0 if $ended;
+
+	return $ended;
 }
 
 sub refused {
