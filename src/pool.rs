@@ -254,6 +254,7 @@ impl<A: Allocator> Pool<A> {
     }
 
     /// Whether a peer is that of an identity.
+    #[inline(always)]
     fn is(&self, index: u32, peer: &Peer, identity: &Identity<'_>) -> bool {
         let in_slice = |slices: &Slices<A>| slices.is(peer.slice, identity.key);
         self.slices.as_ref().is_none_or(in_slice) && self.peers.is(index, peer, identity)
