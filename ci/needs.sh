@@ -6,7 +6,7 @@
 # adds what is missing to packages, which are Debian's, or to tools, which have a
 # function in ci/setup.
 # shellcheck disable=SC2034  # for ci/setup
-groups=(build scripts test matrix demo bench charts fuzz memcheck package race release deny
+groups=(build sources scripts test matrix demo bench charts fuzz memcheck package race release deny
     soak docs)
 packages=()
 tools=()
@@ -61,6 +61,9 @@ add_build() {
     need_file libssl-dev /usr/include/openssl/ssl.h
     need_file zlib1g-dev /usr/include/zlib.h
 }
+
+# ci/circles and ci/unsafe.
+add_sources() { need python3 python3; }
 
 # The scripts of t/, besides nginx. Run one by one, those that miss something skip.
 add_scripts() {
