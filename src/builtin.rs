@@ -1,9 +1,9 @@
-//! nginx's own keepalive module, beside which this one lives.
+//! nginx's own keepalive module, which is in the same nginx.
 //!
-//! This module comes first in the order of modules, so the built-in one sees none of the
-//! directives unless they are passed on here. Since nginx 1.29.7 it keeps the connections of every
-//! upstream unless it is told not to, and would then sit outside of this module and take
-//! connections without looking at the slice.
+//! This module comes first in the order of modules, so the built-in one receives only directives
+//! that are passed on here. Since nginx 1.29.7, it keeps the connections of every upstream unless
+//! it is configured otherwise. It would then wrap this module and take connections without regard
+//! to slices.
 
 use core::ffi::{CStr, c_char, c_void};
 use core::iter;
@@ -45,12 +45,13 @@ pub unsafe fn is_default(cf: *mut ngx_conf_t) -> bool {
 ///
 /// `module` is the built-in one.
 unsafe fn keeps_by_default(module: *mut ngx_module_t) -> bool {
-    // SAFETY: it is an HTTP module. Only versions that keep by default have this handler.
+    // SAFETY: it is an HTTP module. Only versions that keep connections by default have this
+    // handler.
     unsafe { (*(*module).ctx.cast::<ngx_http_module_t>()).init_main_conf.is_some() }
 }
 
-/// Switches the built-in module off for the upstream that is being read, if it would otherwise
-/// keep connections without being asked.
+/// Switches the built-in module off for the upstream that is being read, if it keeps connections by
+/// default.
 ///
 /// # Safety
 ///
@@ -104,7 +105,7 @@ unsafe fn call(cf: *mut ngx_conf_t, module: *mut ngx_module_t, name: &[u8]) -> *
     }
 }
 
-/// The commands of a module, of which there may be none.
+/// The commands of a module, if it has any.
 ///
 /// # Safety
 ///

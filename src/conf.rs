@@ -1,5 +1,5 @@
-//! What the directives of an upstream say: arguments become settings, plain data that does not
-//! change once the configuration is read.
+//! The directives of an upstream: arguments become settings, plain data that does not change after
+//! the configuration is read.
 
 use nginx_sys::{ngx_msec_t, ngx_uint_t};
 
@@ -23,10 +23,10 @@ const UNSET: usize = usize::MAX;
 /// The module's configuration of all upstreams together.
 #[derive(Debug, Default)]
 pub struct MainConf {
-    /// Whether there is a `keepalive_status` somewhere, or else nobody asks for the counters.
+    /// Whether there is a `keepalive_status`; otherwise the counters are not shown.
     pub(crate) status: bool,
     /// Whether the upstreams of the configuration file are set up. An upstream that is read later
-    /// is made at run time.
+    /// is created at run time.
     pub(crate) configured: bool,
 }
 
@@ -70,8 +70,8 @@ impl Directives {
         })
     }
 
-    /// The directives that the upstream has, and that have no effect without `keepalive`. Of the
-    /// built-in module's, nothing is said if it keeps connections by `default`.
+    /// The directives of the upstream that have no effect without `keepalive`. The directives of
+    /// the built-in module are left out if it keeps connections by `default`.
     pub fn without_keepalive(&self, default: bool) -> impl Iterator<Item = &'static str> + use<> {
         let alone = self.keepalive.is_none();
         [
@@ -93,7 +93,7 @@ pub(crate) struct Settings {
     pub use_limits: UseLimits,
     /// `keepalive_timeout`, in milliseconds; `None`: no limit.
     pub timeout: Option<u64>,
-    /// By how much nginx closes before the server, in milliseconds; `None` if the server's
-    /// `Keep-Alive` header is not followed.
+    /// The time by which nginx closes before the server, in milliseconds; `None` if the server's
+    /// `Keep-Alive` header is ignored.
     pub hints_margin: Option<u64>,
 }

@@ -1,12 +1,12 @@
-//! What happens to connections, counted: for each upstream a block of counters for each worker,
-//! which only that worker writes, and all blocks together when somebody asks.
+//! The counters of the events of connections: for each upstream one block for each worker, which
+//! only that worker writes, and the sum of all blocks on request.
 //!
 //! The blocks lie in memory that the workers share. A worker adds without locks or locked
 //! instructions, in cache lines that no other worker writes.
 //!
-//! The number of idle connections is not kept: it is what was saved and neither used again nor
-//! closed. So it cannot drift, and what a killed worker had is not forgotten: the system has closed
-//! its connections, and they count as closed by a shutdown.
+//! The number of idle connections is not a counter: it is the number of saved connections minus
+//! those used again or closed. So it cannot drift, and the connections of a killed worker are
+//! included: the system has closed them, and they count as closed by a shutdown.
 
 #![forbid(unsafe_code)]
 
@@ -14,7 +14,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use crate::pool;
 
-/// The number of a process; 0 is none.
+/// The number of a process; 0 is no process.
 pub type Pid = u32;
 
 /// Why an idle connection was closed.
@@ -24,7 +24,7 @@ pub enum Closed {
     Timeout,
     /// The server's `Keep-Alive: timeout=`.
     Hint,
-    /// The server closed it, or sent what nobody had asked for.
+    /// The server closed it, or sent unrequested data.
     Peer,
     /// It made room: the limit of connections.
     Connections,
@@ -81,10 +81,10 @@ impl From<pool::Evicted> for Closed {
 pub enum Refused {
     /// Nothing is kept: `keepalive 0`, `slice_poolsize=0` or `keepalive_timeout 0`.
     Disabled,
-    /// The limit of its slice is zero, or there is none.
+    /// The limit of its slice is zero, empty or not a number.
     Limit,
-    /// It cannot carry another request: the server closes it, or the response or the request was
-    /// not complete.
+    /// It cannot carry another request: the server closes it, the response or the request was not
+    /// complete, or surplus bytes followed the response.
     Closed,
     /// The server has failed, or there was an error or a timeout.
     Failed,
@@ -94,7 +94,7 @@ pub enum Refused {
     Time,
     /// The server's `Keep-Alive` header leaves no time.
     Hint,
-    /// The slice key is too long, and `slice_strict` is set.
+    /// The slice key is too long, and `slice_strict` is set; or the upstream has too many handlers.
     Keylen,
     /// The server address is too long.
     Address,
@@ -145,7 +145,7 @@ impl From<pool::NotKept> for Refused {
     }
 }
 
-/// The counters of one worker for one upstream. All zeroes is a block that was never used.
+/// The counters of one worker for one upstream. A block of zeroes was never used.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub struct WorkerCounters {
@@ -156,7 +156,7 @@ pub struct WorkerCounters {
     misses: AtomicU64,
     balancer: AtomicU64,
     saved: AtomicU64,
-    /// The idle connections of earlier owners, which have ended without closing them.
+    /// The idle connections of earlier owners, which ended without closing them.
     lost: AtomicU64,
     closed: [AtomicU64; Closed::ALL.len()],
     refused: [AtomicU64; Refused::ALL.len()],
@@ -178,7 +178,8 @@ impl WorkerCounters {
         }
     }
 
-    /// Makes a process the one that writes to this block. The one before has ended, or is the same.
+    /// Makes a process the owner of this block, which writes to it. The previous owner has ended,
+    /// or is the same.
     pub fn claim(&self, process: Pid) {
         if self.owner.load(Relaxed) != process {
             self.lost.store(self.lost.load(Relaxed).wrapping_add(self.read().idle), Relaxed);
@@ -187,8 +188,8 @@ impl WorkerCounters {
         }
     }
 
-    /// The process that writes to this block, if it is this one, is about to end. What it still does
-    /// is counted.
+    /// This process, if it is the owner of this block, is about to end. Its further events are
+    /// counted.
     pub fn release(&self, process: Pid) {
         let _ = self.owner.compare_exchange(process, 0, Relaxed, Relaxed);
     }
@@ -230,7 +231,7 @@ impl WorkerCounters {
         }
     }
 
-    /// So many slices hold idle connections, if there are any.
+    /// Sets the number of slices that hold idle connections, if there are slices.
     #[inline(always)]
     pub fn set_slices(&self, slices: Option<u32>) {
         if let Some(slices) = slices {
@@ -238,9 +239,9 @@ impl WorkerCounters {
         }
     }
 
-    /// What was counted, each number read once, so that they agree: `idle` is what was saved and
-    /// has not left. The end of a connection is read before its beginning, so that it is not below
-    /// zero while the owner counts.
+    /// The counters, each read once, so that they agree: `idle` is the number of saved connections
+    /// that have not left. The end of a connection is read before its beginning, so that `idle` is
+    /// not below zero while the owner counts.
     fn read(&self) -> Totals {
         let read = |counter: &AtomicU64| counter.load(Relaxed);
         let mut counts = Totals {
@@ -263,14 +264,14 @@ fn add(counter: &AtomicU64) {
     counter.store(counter.load(Relaxed).wrapping_add(1), Relaxed);
 }
 
-/// What all workers together have counted for one upstream.
+/// The counters of all workers together for one upstream.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Totals {
-    /// The workers that live.
+    /// The number of living workers.
     pub workers: u32,
-    /// The idle connections of workers that live.
+    /// The idle connections of living workers.
     pub idle: u64,
-    /// The slices that hold idle connections, in each worker that lives, and summed up.
+    /// The slices that hold idle connections, summed over the living workers.
     pub slices: u64,
     /// Requests that used an idle connection.
     pub hits: u64,
@@ -285,7 +286,7 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Sums up blocks. `lives` tells whether there is such a process.
+    /// Sums up blocks. `lives` tells whether a process of this number is alive.
     pub fn sum<'a>(
         blocks: impl IntoIterator<Item = &'a WorkerCounters>,
         lives: impl Fn(Pid) -> bool,
@@ -305,7 +306,7 @@ impl Totals {
             self.idle = self.idle.wrapping_add(counts.idle);
             self.slices = self.slices.wrapping_add(block.slices.load(Relaxed).into());
         } else {
-            // So that the number is not taken for that of another process one day.
+            // So that the number does not match another process later.
             let _ = block.owner.compare_exchange(owner, 0, Relaxed, Relaxed);
             self.close(counts.idle);
         }
@@ -317,7 +318,7 @@ impl Totals {
         add_all(&mut self.refused, &counts.refused);
     }
 
-    /// So many idle connections were closed by the system, when their worker had ended.
+    /// Adds idle connections that the system closed when their worker had ended.
     fn close(&mut self, lost: u64) {
         if let Some(shutdown) = self.closed.get_mut(Closed::Shutdown as usize) {
             *shutdown = shutdown.wrapping_add(lost);
@@ -434,7 +435,7 @@ mod tests {
         block.closed(Closed::Shutdown);
         block.set_slices(Some(2));
 
-        // Nobody lives; each time it is looked at, the same.
+        // No worker is alive; each reading gives the same result.
         for _ in 0..2 {
             let counts = Totals::sum([&block], |_| false);
             assert_eq!((counts.workers, counts.idle, counts.slices), (0, 0, 0));

@@ -1,5 +1,5 @@
-//! The grammar of the `Keep-Alive` response header, by which a server tells how long it keeps an
-//! idle connection and how many more requests it takes.
+//! The grammar of the `Keep-Alive` response header, in which a server announces how long it keeps
+//! an idle connection and how many more requests it accepts.
 //!
 //! ```text
 //! Keep-Alive: timeout=5, max=100
@@ -18,40 +18,41 @@ use nom::multi::many0_count;
 use nom::sequence::{delimited, preceded, terminated};
 use nom::{IResult, Parser};
 
-/// What a server said about its connection. `None` is what it did not say.
+/// The hints of a server about its connection. `None`: the server gave no such hint.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Hints {
-    /// How long it keeps the connection while it is idle, in seconds.
+    /// The time for which it keeps an idle connection, in seconds.
     pub timeout: Option<u32>,
-    /// How many more requests it takes.
+    /// The number of further requests that it accepts.
     pub max: Option<u32>,
 }
 
-/// A header that is not a list of parameters, or has a `timeout` or `max` that is no number.
+/// A header that is not a list of parameters, or has a `timeout` or `max` that is not a number.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Malformed;
 
 impl Hints {
     /// Parses the value of one `Keep-Alive` header line.
     ///
-    /// A parameter that is repeated counts with its smallest value. A number too large to be held
-    /// is the largest one.
+    /// For a repeated parameter, the smallest value applies. A number that is too large becomes the
+    /// largest one.
     ///
     /// # Errors
     ///
-    /// [`Malformed`]: then nothing in the line is to be trusted.
+    /// [`Malformed`]: the whole line is then ignored.
     pub fn parse(line: &[u8]) -> Result<Hints, Malformed> {
         all_consuming(list).parse(line).map(|(_, hints)| hints).map_err(|_| Malformed)
     }
 
-    /// Joins what two lines say; the smaller values count.
+    /// Joins the hints of two lines; the smaller values apply.
     #[must_use]
     pub fn and(self, other: Hints) -> Hints {
         Hints { timeout: smaller(self.timeout, other.timeout), max: smaller(self.max, other.max) }
     }
 
-    /// How long the connection may be idle, in milliseconds, so that it is closed `margin`
-    /// milliseconds before the server does: `Some(0)` if not at all, `None` if there is no limit.
+    /// The time for which the connection may be idle, in milliseconds, so that it is closed
+    /// `margin` milliseconds before the server closes it: `Some(0)` if it may not be idle, `None`
+    /// if there is no limit.
     pub fn idle_limit(self, margin: u64) -> Option<u64> {
         if self.max == Some(0) {
             return Some(0);
@@ -60,7 +61,7 @@ impl Hints {
     }
 }
 
-/// The smaller of two values, where `None` is none.
+/// The smaller of two values; `None` is no value.
 fn smaller<T: Ord>(a: Option<T>, b: Option<T>) -> Option<T> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
@@ -95,7 +96,7 @@ fn parameter(input: &[u8]) -> IResult<&[u8], Hints> {
     .parse(input)
 }
 
-/// A parameter's name and the `=`, where spaces do no harm.
+/// A parameter's name and the `=`; spaces are allowed.
 fn name<'a>(name: &'static str) -> impl Parser<&'a [u8], Output = &'a [u8], Error = Error<'a>> {
     recognize((tag_no_case(name), space, char('='), space))
 }
@@ -256,7 +257,7 @@ mod tests {
             let _ = Hints::parse(&line);
         }
 
-        /// Lists of elements whose meaning is known by how they were made.
+        /// Lists of elements whose meaning is known when they are made.
         #[test]
         fn numbers_are_what_their_digits_say(
             elements in proptest::collection::vec(element(), 0..6),
@@ -354,7 +355,7 @@ mod tests {
         text.first() == Some(&b'"') && closed == Some(text.len().wrapping_sub(2))
     }
 
-    /// `cargo test --release -- --ignored`: ten million texts made of what headers are made of.
+    /// `cargo test --release -- --ignored`: ten million texts made of parts of headers.
     #[test]
     #[ignore = "takes long unless optimised"]
     fn ten_million_texts_mean_what_they_say() {
@@ -404,7 +405,7 @@ mod tests {
         assert!(accepted > 100_000, "{accepted}");
     }
 
-    /// An element and what it says; `None` if it is malformed.
+    /// An element and its hints; `None` if it is malformed.
     fn element() -> impl Strategy<Value = (String, Option<Hints>)> {
         let said = |name: &str, n: u64| {
             let n = u32::try_from(n).unwrap_or(u32::MAX);

@@ -1,6 +1,6 @@
 //! A connection while it is parked: park, wake, close.
 //!
-//! What is set and reset here is what `ngx_http_upstream_keepalive_module` sets and resets.
+//! It sets and resets the same fields as `ngx_http_upstream_keepalive_module`.
 
 use core::ffi::c_void;
 use core::ptr::NonNull;
@@ -13,8 +13,8 @@ use crate::policy::{self, IdleLimit};
 use crate::pool::SlotIndex;
 use crate::upstream::{self, Found, Removed, Upstream};
 
-/// Sets up a connection, which an upstream has just kept under this `data`, to wait. It may be
-/// closed at once, if there is something to read, and later when the limit is over.
+/// Prepares a connection, which an upstream has just kept under this `data`, for being idle. It is
+/// closed at once if there is something to read, and later when its time is over.
 #[inline(always)]
 pub fn park(c: Connection, data: *mut c_void, limit: IdleLimit) {
     c.set_handlers(data, Some(close_handler), Some(dummy_handler));
@@ -59,7 +59,7 @@ pub fn close(removed: Removed) {
     unsafe { c.close() }
 }
 
-/// A cleanup of the configuration's memory: closes all that is idle.
+/// A cleanup of the configuration's memory: closes all idle connections.
 ///
 /// # Safety
 ///
@@ -72,13 +72,13 @@ pub unsafe extern "C" fn close_all(data: *mut c_void) {
     }
 }
 
-/// The view of a connection that is, or was just before, parked.
+/// The view of a connection that is parked, or was until now.
 fn view(connection: NonNull<ngx_connection_t>) -> Connection {
     // SAFETY: a parked connection is one to an upstream, and is closed only after it was removed.
     unsafe { Connection::new(connection) }
 }
 
-/// The handler of write events, of which there is none to handle.
+/// The handler of write events, which ignores them.
 ///
 /// # Safety
 ///

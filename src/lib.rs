@@ -1,26 +1,28 @@
 //! An nginx module that replaces the `keepalive` directive of `upstream {}` and keeps idle
-//! connections in slices: a connection is only ever reused under the same slice key.
+//! connections in slices: a connection is reused only under the same slice key.
 //!
-//! The rooms, from top to bottom; each uses only those below it:
+//! The rooms, from top to bottom; each uses only rooms below it:
 //!
 //! - `module`: tables, directive handlers, process hooks. It sets upstreams up, and warns.
-//! - `variables`: what the module did for a request, for logs. `status`: the counters of upstreams.
-//! - `peer`: the callbacks around the balancer. `trace` remembers a request's attempts.
-//! - `idle`: a parked connection: park, wake, close.
+//! - `variables`: the actions of the module for a request, for logs. `status`: the counters of
+//!   upstreams.
+//! - `peer`: the callbacks around the balancer. `trace`: the attempts of a request.
+//! - `idle`: a connection while it is idle: park, wake, close.
 //! - `upstream`: the live upstream of a worker, which owns every change of state.
 //! - [`conf`]: arguments become settings; [`conf::params`] is their grammar.
-//! - `zone`: shared memory for the counters.
-//! - [`policy`]: the rules of reuse. [`counters`]: what happens to connections. [`pool`]: the slots
-//!   of idle connections, in slices. [`hints`]: the grammar of the `Keep-Alive` response header.
-//! - `builtin`: nginx's own keepalive module. `tls_sessions`: where nginx mixes TLS sessions.
+//! - `zone`: shared memory for the counters. `builtin`: nginx's own keepalive module.
+//!   `tls_sessions`: locations where nginx mixes TLS sessions.
 //! - `nginx`: the few wrappers that the `ngx` crate lacks.
+//! - [`policy`]: the rules of reuse. [`hints`]: the grammar of the `Keep-Alive` response header.
+//! - [`counters`]: the events of connections, counted.
+//! - [`pool`]: the slots of idle connections, in slices.
 //!
-//! A request's way: settings → `peer` → `upstream.find` → `upstream.take` → `idle::wake`; and back:
+//! The path of a request: `peer` → `upstream.find` → `upstream.take` → `idle::wake`; and after it:
 //! `peer` → `policy` → `upstream.keep` → `idle::park`.
 //!
-//! `policy`, `pool`, `hints`, `conf::params`, `counters` and the formats of the status are pure: no
-//! unsafe code, nothing of nginx, the time as an argument. The rest is the border to nginx: it has
-//! no policy, and its callbacks never panic.
+//! `policy`, `pool`, `hints`, `conf::params`, `counters` and the formats of the status are pure:
+//! they have no unsafe code, do not use nginx, and take the time as an argument. The rest is the
+//! border to nginx: it has no policy, and its callbacks never panic.
 
 mod builtin;
 pub mod conf;
@@ -40,7 +42,7 @@ mod upstream;
 mod variables;
 mod zone;
 
-/// What nginx looks for in a shared object.
+/// The symbols that nginx looks for in a shared object.
 #[cfg(feature = "export-modules")]
 #[allow(non_upper_case_globals)]
 mod exports {

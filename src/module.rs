@@ -1,5 +1,5 @@
-//! The module as nginx sees it: its tables, configurations and process hooks. It knows all rooms, and
-//! none knows it.
+//! The module as nginx sees it: its tables, configurations and process hooks. It knows all rooms,
+//! and no room knows it.
 
 use core::ffi::{c_char, c_void};
 use core::mem::offset_of;
@@ -197,7 +197,7 @@ unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int_t {
     nginx::OK
 }
 
-/// A worker ends: another process may get its number.
+/// A worker ends. Another process may get its number.
 ///
 /// # Safety
 ///

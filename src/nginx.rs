@@ -35,8 +35,8 @@ macro_rules! log_debug_http {
 pub(crate) use log_debug_http;
 
 unsafe extern "C" {
-    /// This module. It is defined where its tables are, which know all of the code, and declared
-    /// here for code that needs its address: as the tag of a zone, and for its `ctx_index`.
+    /// This module. It is defined beside its tables, which use all of the code, and declared here
+    /// for code that needs its address: as the tag of a zone, and for its `ctx_index`.
     static mut ngx_http_upstream_sliced_keepalive_module: ngx_module_t;
 }
 
@@ -58,7 +58,7 @@ pub fn upstreams(conf: &ngx_http_upstream_main_conf_t) -> &[*mut ngx_http_upstre
     unsafe { conf.upstreams.as_slice() }
 }
 
-/// The time, in milliseconds, as nginx saw it last.
+/// The time, in milliseconds, as nginx last read it.
 pub fn now() -> Time {
     // SAFETY: nginx sets it.
     unsafe { ngx_current_msec as Time }
@@ -111,7 +111,7 @@ pub unsafe fn allocate_with<T>(
     value: impl FnOnce() -> T,
     bytes: &[u8],
 ) -> Option<NonNull<T>> {
-    // Where `NGX_ALIGNMENT` is 4, the pool aligns less than an `u64` needs.
+    // If `NGX_ALIGNMENT` is 4, the pool aligns less than a `u64` needs.
     let slack = align_of::<T>().saturating_sub(nginx_sys::NGX_ALIGNMENT);
     let size = size_of::<T>().checked_add(bytes.len())?.checked_add(slack)?;
     // SAFETY: the pool is valid.
@@ -148,8 +148,8 @@ pub unsafe fn add_cleanup(
     Some(())
 }
 
-/// The bytes that make a server address what it is: of the path of a Unix domain socket, those up
-/// to its end.
+/// The significant bytes of a server address: the path of a Unix domain socket counts up to its
+/// end.
 ///
 /// # Safety
 ///
@@ -166,12 +166,12 @@ pub unsafe fn address<'a>(sockaddr: *const sockaddr, socklen: socklen_t) -> &'a 
     end.and_then(|end| address.get(..path.checked_add(end)?)).unwrap_or(address)
 }
 
-/// A text as nginx has them.
+/// A text in nginx's form.
 pub fn as_ngx_str(text: &[u8]) -> ngx_str_t {
     ngx_str_t { len: text.len(), data: text.as_ptr().cast_mut() }
 }
 
-/// The lines of a header, in the parts in which nginx has them.
+/// The lines of a header, in nginx's parts of a list.
 ///
 /// # Safety
 ///
@@ -194,14 +194,14 @@ pub fn is_named(line: &ngx_table_elt_t, name: &[u8]) -> bool {
 
 /// Text with variables, compiled.
 pub enum ComplexValue {
-    /// One variable and nothing else, by nginx's index: nothing is put together.
+    /// One variable and no other text, by nginx's index: no text is composed.
     Variable(ngx_uint_t),
     /// Any text.
     Text(ngx_http_complex_value_t),
 }
 
 impl ComplexValue {
-    /// Compiles a variable. nginx has logged the error if the answer is `None`.
+    /// Compiles a variable. If the answer is `None`, nginx has logged the error.
     ///
     /// # Safety
     ///
@@ -213,7 +213,7 @@ impl ComplexValue {
         ngx_uint_t::try_from(index).ok().map(ComplexValue::Variable)
     }
 
-    /// Compiles text with variables. nginx has logged the error if the answer is `None`.
+    /// Compiles text with variables. If the answer is `None`, nginx has logged the error.
     ///
     /// # Safety
     ///
@@ -234,7 +234,7 @@ impl ComplexValue {
     }
 
     /// Evaluates the text for a request; `None` if there is no memory. The bytes may be the
-    /// variable's own: they are not to be used after another variable was evaluated.
+    /// variable's own: do not use them after another variable was evaluated.
     ///
     /// # Safety
     ///
@@ -245,7 +245,7 @@ impl ComplexValue {
             ComplexValue::Variable(index) => {
                 // SAFETY: the request is valid, and nginx has given the index.
                 let value = unsafe { ngx_http_get_flushed_variable(request, *index).as_ref() }?;
-                // As in any text: a variable that is not there is empty.
+                // As in any text, a variable that is not found is empty.
                 if value.not_found() == 0 {
                     text = ngx_str_t { len: value.len() as usize, data: value.data };
                 }

@@ -1,5 +1,5 @@
 //! The hooks around an upstream's balancer. The balancer chooses the server; this module looks for
-//! an idle connection to it, and keeps the connection when the request is done.
+//! an idle connection to it, and keeps the connection after the request.
 //!
 //! The callbacks make a view of the attempt, and leave the rest to safe code.
 
@@ -141,12 +141,12 @@ unsafe extern "C" fn save_session(pc: *mut ngx_peer_connection_t, data: *mut c_v
     unsafe { Attempt::new(pc, data) }.balancer_save_session();
 }
 
-/// The slice key as used; `None` if the upstream that a request has come to last is not one of this
+/// The slice key as used; `None` if the last upstream of the request has no `keepalive` of this
 /// module, has no `slice_key`, or the key is too long.
 ///
 /// # Safety
 ///
-/// The request is valid, and the answer is used no longer than it.
+/// The request is valid while the answer is used.
 pub unsafe fn slice<'a>(r: *mut ngx_http_request_t) -> Option<&'a [u8]> {
     // SAFETY: the request is valid, and so is its data.
     unsafe {
@@ -156,7 +156,8 @@ pub unsafe fn slice<'a>(r: *mut ngx_http_request_t) -> Option<&'a [u8]> {
     }
 }
 
-/// What became of the last connection of a request; `None` if it is still in use, or there is none.
+/// The outcome of the last connection of a request; `None` if it is still in use, or there is no
+/// connection.
 ///
 /// # Safety
 ///

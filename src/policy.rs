@@ -1,5 +1,6 @@
-//! The rules of reuse: whether a connection is kept after a request, and for how long; how many of
-//! one key are; and whether it is looked at before the next request uses it.
+//! The rules of reuse: whether a connection is kept after a request, and for how long; how many
+//! connections of one key are kept; and whether a connection is checked before the next request
+//! uses it.
 
 #![forbid(unsafe_code)]
 
@@ -8,12 +9,12 @@ use crate::counters::{Closed, Refused};
 /// A point in time, in milliseconds of any clock that does not go back.
 pub type Time = u64;
 
-/// For how long a connection must have been idle, in milliseconds, to be looked at once more before
-/// it is used: servers that close idle connections wait at least so long, and a busy site, whose
-/// connections are never idle for so long, does not pay for the system call.
+/// A connection that has been idle for this time, in milliseconds, is checked once more before it
+/// is used. Servers that close idle connections wait at least this long. A busy site, whose
+/// connections are never idle for this time, does not pay for the system call.
 const LOOK_AFTER: u32 = 1000;
 
-/// What nginx knows of a connection after a request.
+/// The facts that nginx knows about a connection after a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts {
     /// The server has closed it.
@@ -61,10 +62,10 @@ impl UseLimits {
     }
 }
 
-/// Who has set a limit of idle time.
+/// The origin of a limit of idle time.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum LimitedBy {
-    /// `keepalive_timeout`, or nobody.
+    /// `keepalive_timeout`, or no limit.
     Timeout,
     /// The server's `Keep-Alive` header.
     Hint,
@@ -92,7 +93,7 @@ impl IdleLimit {
     ///
     /// # Errors
     ///
-    /// The connection is not kept, since one of them leaves no time.
+    /// The connection is not kept, because one of them leaves no time.
     pub fn new(timeout: Option<u64>, hint: Option<u64>) -> Result<Self, Refused> {
         let hinted = hint.is_some_and(|hint| timeout.is_none_or(|timeout| hint < timeout));
         match (hinted, if hinted { hint } else { timeout }) {
@@ -103,32 +104,33 @@ impl IdleLimit {
         }
     }
 
-    /// When a connection that is idle from now on is no longer used.
+    /// The time from which a connection, idle from now on, is no longer used.
     pub fn deadline(self, now: Time) -> Time {
         self.time.map_or(Time::MAX, |time| now.saturating_add(time))
     }
 
-    /// The timer after which the connection is closed, in milliseconds of a clock of so many bits;
-    /// `None` if there is none.
+    /// The timer after which the connection is closed, in milliseconds of a clock of this number of
+    /// bits; `None` without a limit.
     pub fn timer(self, bits: u32) -> Option<u64> {
         self.time.map(|time| time.min(longest_timer(bits)))
     }
 
-    /// Who has set it.
+    /// Its origin.
     pub fn by(self) -> LimitedBy {
         self.by
     }
 }
 
-/// The longest timer of a clock of so many bits, which may wrap around. nginx's tree of timers
-/// compares two entries by the sign of their difference, so one that is due in half of the range,
-/// beside one that has expired, would come out as earlier.
+/// The longest timer of a clock of this number of bits, which may wrap around. nginx's tree of
+/// timers compares two entries by the sign of their difference, so an entry that is due in half of
+/// the range would be sorted before an expired one.
 fn longest_timer(bits: u32) -> u64 {
     u64::MAX.checked_shr(u64::BITS.saturating_sub(bits).saturating_add(2)).unwrap_or(0)
 }
 
-/// Whether a connection is looked at before it is used, after it was idle for so many milliseconds:
-/// the server may have closed it in the same moment, and the event waits behind that of the request.
+/// Whether a connection is checked before it is used, after it was idle for this number of
+/// milliseconds: the server may have closed it just now, and the event may be queued behind the
+/// event of the request.
 pub fn must_look(idle: u32) -> bool {
     idle >= LOOK_AFTER
 }
@@ -140,7 +142,7 @@ pub enum SliceDyn {
     Unset,
     /// It is empty, or not found.
     Empty,
-    /// A number; `None` if it is anything else.
+    /// A number; `None` if it is not a number.
     Number(Option<u32>),
 }
 
@@ -176,7 +178,7 @@ mod tests {
     #[test]
     fn a_connection_is_refused_for_the_first_reason() {
         assert_eq!(LIMITS.check(&GOOD), Ok(()));
-        // Each is still so in those before it.
+        // Each fact stays set in the following checks.
         let mut facts = Facts { exiting: true, ..GOOD };
         assert_eq!(LIMITS.check(&facts), Err(Refused::Exiting));
         assert_eq!(LIMITS.check(&Facts { reusable: false, ..facts }), Err(Refused::Closed));
@@ -253,8 +255,8 @@ mod tests {
     }
 
     proptest! {
-        /// As nginx compares, on 32 bits: an entry that has expired long ago, and is not looked at
-        /// yet, comes before the longest timer that begins now, wherever the clock wraps around.
+        /// As nginx compares, on 32 bits: an entry that expired long ago, and was not handled yet,
+        /// comes before the longest timer that begins now, wherever the clock wraps around.
         #[test]
         fn the_longest_timer_is_later_than_expired_ones(now: u32, late in 0..=u32::MAX / 4) {
             let longest = longest_timer(32) as u32;

@@ -1,15 +1,15 @@
-//! The sliced idle pool: which idle connection is reused, and which one makes room.
+//! The sliced idle pool: it decides which idle connection is reused, and which one makes room.
 //!
 //! Ground rules:
 //!
-//! - The pool knows nothing of nginx, and nothing of connections either: it answers with the numbers
-//!   of slots, and its caller knows which connection is in which. The caller closes what the pool
-//!   lets go of, *after* the call: nginx may call back into the module while it closes one.
-//! - Everything is allocated by [`Pool::new_in`]. From then on, nothing is.
+//! - The pool does not use nginx and has no connections: it answers with the numbers of slots, and
+//!   its caller knows the connection of each slot. The caller closes connections that have left the
+//!   pool, *after* the call: nginx may call back into the module while it closes one.
+//! - All memory is allocated by [`Pool::new_in`], and none later.
 //! - Every operation costs the same, however many connections, slices or servers there are: nodes
 //!   lie in slabs, lists and hash chains run through them as indices.
-//! - An empty slice or peer counts as gone, but stays where it is until its place is needed: the next
-//!   request is likely to have the same key.
+//! - An empty slice or peer does not count, but stays in its place until the place is needed: the
+//!   next request is likely to have the same key.
 //! - Nothing here panics. An index that leads nowhere is an operation without effect.
 //!
 //! ```text
@@ -47,25 +47,25 @@ mod slices;
 mod slots;
 mod strings;
 
-/// How far an [`Identity`] was looked up in one pool, so that nothing is computed or compared
+/// The progress of looking up an [`Identity`] in one pool, so that nothing is computed or compared
 /// twice.
 #[derive(Clone, Copy, Debug)]
 pub struct Lookup {
     hashes: Option<Hashes>,
     /// [`NIL`] until it is found.
     peer: u32,
-    /// The pool's count of births when it was found.
+    /// The pool's count of births at the time when it was found.
     found_at: NonZeroU64,
 }
 
 impl Default for Lookup {
-    /// The beginning.
+    /// A lookup that has not begun.
     fn default() -> Self {
         Lookup { hashes: None, peer: NIL, found_at: NonZeroU64::MIN }
     }
 }
 
-/// Where a connection is kept, until it is taken or removed.
+/// The slot of a connection, until it is taken or removed.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct SlotIndex(u32);
 
@@ -116,9 +116,8 @@ pub enum NotKept {
     AddressLength,
 }
 
-// The memory of a connection besides that of its slice is as much as nginx's keepalive module
-// needs, which is 152 bytes, with the address, of at most 28 bytes (IPv6), and the 32 bytes that a
-// caller may want to keep.
+// The memory for a connection, without that of its slice, is as much as nginx's keepalive module
+// needs: 152 bytes, including the address, of at most 28 bytes (IPv6), and 32 bytes for the caller.
 const _: () = assert!(size_of::<Slot>() + size_of::<Peer>() + size_of::<u32>() + 28 + 32 <= 152);
 
 /// The slots of idle connections, in slices.
@@ -128,7 +127,7 @@ pub struct Pool<A: Allocator> {
     peers: Peers<A>,
     slices: Option<Slices<A>>,
     hasher: Hasher,
-    /// How many peers and slices there were so far, and one.
+    /// The number of peers and slices so far, plus one.
     births: NonZeroU64,
     /// The peer that was used last.
     recent: u32,
@@ -136,8 +135,8 @@ pub struct Pool<A: Allocator> {
 }
 
 impl<A: Allocator + Clone> Pool<A> {
-    /// Makes an empty pool; all the memory that it will ever use is allocated here. Nobody but the
-    /// caller should know the seed.
+    /// Makes an empty pool; all of its memory is allocated here. Only the caller should know the
+    /// seed.
     ///
     /// # Errors
     ///
@@ -171,23 +170,23 @@ impl<A: Allocator> Pool<A> {
         self.peers.get(peer)?.slots.front().map(SlotIndex)
     }
 
-    /// The connection of a slot leaves the pool, to be used: a hit of its slice. `false` if there is
-    /// none.
+    /// The connection of a slot leaves the pool, to be used: a hit of its slice. `false` if the
+    /// slot is empty.
     pub fn take(&mut self, slot: SlotIndex) -> bool {
         self.take_out(slot, true).is_some()
     }
 
-    /// The connection of a slot leaves the pool, to be closed. `false` if there is none.
+    /// The connection of a slot leaves the pool, to be closed. `false` if the slot is empty.
     pub fn remove(&mut self, slot: SlotIndex) -> bool {
         self.take_out(slot, false).is_some()
     }
 
     /// Finds a slot for a connection of an identity, if no limit forbids it. `slice_limit` is the
     /// most connections that its slice may hold, and `lookup` is new, or of this identity in this
-    /// pool: then there may be no need to know the identity again.
+    /// pool: then the identity is often not needed again.
     ///
     /// The answer may be the slot of another connection, which has left the pool for this one. Put
-    /// again after it was closed: each time there is one connection less in the way.
+    /// again after it was closed: each time, one connection fewer is in the way.
     #[inline(always)]
     pub fn put<'a>(
         &mut self,
@@ -202,13 +201,12 @@ impl<A: Allocator> Pool<A> {
         }
     }
 
-    /// How many slices hold idle connections; `None` if one slice holds everything.
+    /// The number of slices that hold idle connections; `None` if one slice holds everything.
     pub fn slices_in_use(&self) -> Option<u32> {
         self.slices.as_ref().map(Slices::in_use)
     }
 
-    /// The slices that hold idle connections, in no order. There are none if one slice holds
-    /// everything.
+    /// The slices that hold idle connections, in no order. Without slices, the list is empty.
     pub fn slices(&self) -> impl Iterator<Item = UsedSlice<'_>> {
         self.slices.iter().flat_map(Slices::iter)
     }
@@ -225,7 +223,7 @@ impl<A: Allocator> Pool<A> {
         if let Some(peer) = self.found_before(lookup) {
             return Some(peer);
         }
-        // The peer that was used last often is the one: without slices, or if a key is busy.
+        // The peer that was used last is often the right one: without slices, or if a key is busy.
         let peer = match self.peers.get(self.recent) {
             Some(peer) if self.is(self.recent, peer, identity) => self.recent,
             _ => self.search(identity, lookup)?,
@@ -235,8 +233,8 @@ impl<A: Allocator> Pool<A> {
         Some(peer)
     }
 
-    /// The peer of an earlier lookup, if neither its place nor its slice's is that of another one by
-    /// now.
+    /// The peer of an earlier lookup, if neither its place nor that of its slice was given to
+    /// another one in the meantime.
     #[inline(always)]
     fn found_before(&self, lookup: &Lookup) -> Option<u32> {
         let peer = self.peers.get(lookup.peer)?;
@@ -264,8 +262,8 @@ impl<A: Allocator> Pool<A> {
         *lookup.hashes.get_or_insert_with(|| self.hasher.hash(identity))
     }
 
-    /// Whether a peer's slice can take one more connection. Its place is its own, even while it is
-    /// vacant.
+    /// Whether a peer's slice can take one more connection. The slice still has its place, even if
+    /// it is vacant.
     #[inline(always)]
     fn has_room(&self, peer: u32, limit: u32) -> bool {
         let Some(slices) = &self.slices else { return true };
@@ -312,7 +310,8 @@ impl<A: Allocator> Pool<A> {
         Some(SlotIndex(index))
     }
 
-    /// Like [`Self::put`], where something is in the way or not there.
+    /// Like [`Self::put`], for a connection that needs a new peer or slice, or for which others
+    /// must leave.
     #[cold]
     #[inline(never)]
     fn put_anew(&mut self, identity: &Identity<'_>, lookup: &mut Lookup, slice_limit: u32) -> Put {
@@ -335,7 +334,7 @@ impl<A: Allocator> Pool<A> {
         }
     }
 
-    /// The slice of this identity, if there are any and this one was found.
+    /// The slice of this identity, if there are slices and it is found.
     fn slice(
         &self,
         peer: Option<u32>,
@@ -373,12 +372,12 @@ impl<A: Allocator> Pool<A> {
         (!self.peers.fits(identity.address)).then_some(NotKept::AddressLength)
     }
 
-    /// A connection that leaves before one of this slice fits: of the least recently used slice if
-    /// a slice is needed and all are in use, else the least recently saved one of all if no slot
-    /// is free.
+    /// A connection that must leave before one of this slice fits: one of the least recently used
+    /// slice if a slice is needed and all are in use; otherwise, if no slot is free, the least
+    /// recently saved one of all.
     fn in_the_way(&self, slice: Option<u32>) -> Option<(u32, Evicted)> {
         if let (Some(slices), Some(limits), None) = (&self.slices, self.limits.slices, slice) {
-            // Where there are more slices than connections, connections run out first.
+            // If there can be more slices than connections, connections run out first.
             if limits.slices <= self.limits.connections {
                 if let Some(used) = slices.in_the_way() {
                     return Some((slices.back(used)?, Evicted::Slices));

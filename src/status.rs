@@ -38,7 +38,7 @@ pub struct LocationConf {
 }
 
 impl Merge for LocationConf {
-    /// The handler stays the same inside of an `if`, where the configuration is another one.
+    /// Inside of an `if`, the handler is the same, but the configuration is another one.
     fn merge(&mut self, outer: &Self) -> Result<(), MergeConfigError> {
         self.status = self.status.or(outer.status);
         Ok(())
@@ -72,8 +72,8 @@ pub unsafe extern "C" fn handler(r: *mut ngx_http_request_t) -> ngx_int_t {
     }
 }
 
-/// The format that a client asks for by the `format` argument, JSON if it does not; `None` if there
-/// is none of that name.
+/// The format of the client's `format` argument, JSON without it; `None` if there is no format of
+/// that name.
 ///
 /// # Safety
 ///
@@ -127,7 +127,7 @@ unsafe fn write<'a>(r: *mut ngx_http_request_t, format: Format, slices: bool) ->
     body.finish()
 }
 
-/// What is told of an upstream.
+/// The report of an upstream.
 fn report<'a>(
     upstream: &'a upstream::Upstream,
     slices: Option<&'a [UsedSlice<'a>]>,
@@ -149,7 +149,7 @@ fn report<'a>(
 ///
 /// # Safety
 ///
-/// Nothing uses the upstream as long as the answer is used.
+/// Nothing uses the upstream while the answer is used.
 unsafe fn busiest<'a>(
     upstream: &'a upstream::Upstream,
     memory: Memory,
@@ -161,14 +161,15 @@ unsafe fn busiest<'a>(
     Some(list.leak())
 }
 
-/// Whether there is such a worker: a process of the master's group, of which all workers are. Another
-/// program may have got the number of one that was killed.
+/// Whether a worker of this number is alive: a process of the master's group, to which all workers
+/// belong. Another program may have got the number of a killed worker.
 fn lives(process: Pid) -> bool {
     // SAFETY: both only ask.
     unsafe { libc::getpgid(process as libc::pid_t) == libc::getpgrp() }
 }
 
-/// Sends the status, by a function of nginx's for texts of the configuration, which a body is to it.
+/// Sends the status, with a function of nginx for texts of the configuration; it treats the body as
+/// one.
 ///
 /// # Safety
 ///

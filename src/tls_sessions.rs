@@ -1,6 +1,6 @@
-//! A warning about TLS sessions: nginx saves one for each server, whatever name it was begun for. With
-//! a name that differs by request and is verified, the session of one name is offered for another,
-//! and the server's certificate, which comes with the session, does not match.
+//! A warning about TLS sessions: nginx saves one session for each server, for any name. If the name
+//! differs by request and is verified, nginx offers the session of one name for another, and the
+//! server's certificate, which is a part of the session, does not match.
 
 use core::ffi::{CStr, c_void};
 use core::{iter, ptr};
@@ -13,17 +13,17 @@ use ngx::http::{HttpModule, HttpModuleMainConf, NgxHttpCoreModule};
 
 use crate::nginx;
 
-/// The modules whose locations use TLS to upstreams, and how their directives begin. The
-/// configuration of a location begins with that of its upstream in each.
+/// The modules whose locations use TLS to upstreams, and the prefixes of their directives. In each,
+/// the configuration of a location begins with that of its upstream.
 const MODULES: [(&CStr, &str); 3] = [
     (c"ngx_http_proxy_module", "proxy"),
     (c"ngx_http_grpc_module", "grpc"),
     (c"ngx_http_uwsgi_module", "uwsgi"),
 ];
 
-/// How the directives begin by which a location offers TLS sessions of one verified name for
-/// another to an upstream; `None` if there is no such location. Whether the location uses TLS at
-/// all, only its module knows.
+/// The prefix of the directives with which a location offers TLS sessions of one verified name for
+/// another to an upstream; `None` if there is no such location. Only the module of the location
+/// knows whether it uses TLS at all.
 ///
 /// # Safety
 ///
@@ -48,7 +48,8 @@ pub unsafe fn find(
     }
 }
 
-/// Whether a module's configuration of a location, or of one inside of it, is such a one.
+/// Whether `is_such` is true for a module's configuration of a location, or of a location inside of
+/// it.
 ///
 /// # Safety
 ///

@@ -1,8 +1,8 @@
-//! What became of a request's attempts to find an idle connection, for the variables.
+//! The results of a request's attempts to find an idle connection, for the variables.
 //!
-//! A request may go through several upstreams, one after the other, and nginx forgets what modules
-//! know of a request when it redirects internally. So a trace hangs on the request's pool, as a
-//! cleanup that does nothing, and is found there again.
+//! A request may pass through several upstreams, one after the other, and at an internal redirect
+//! nginx clears the data that modules have for a request. So a trace is linked to the request's
+//! pool, as a cleanup that does nothing, and is found there again.
 
 use core::cell::Cell;
 use core::ffi::c_void;
@@ -13,7 +13,7 @@ use nginx_sys::{ngx_http_request_t, ngx_pool_cleanup_t};
 
 use crate::nginx;
 
-/// How an attempt has ended.
+/// The result of an attempt.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Attempt {
     /// The balancer had no server, or a connection of its own.
@@ -26,9 +26,9 @@ pub enum Attempt {
 
 /// The size of an attempt.
 const BITS: u32 = 2;
-/// No attempt, and what is before the first one.
+/// No attempt; also the mark before the first one.
 const EMPTY: u64 = 0b10;
-/// As many attempts as fit.
+/// From this value on, no further attempt fits.
 const FULL: u64 = EMPTY << (u64::BITS - BITS);
 
 /// Attempts that follow one another.
@@ -58,7 +58,7 @@ impl Trace {
         }
     }
 
-    /// Puts a trace where [`traces`] finds it.
+    /// Puts a trace into the list in which [`traces`] finds it.
     ///
     /// # Safety
     ///
@@ -66,12 +66,12 @@ impl Trace {
     /// to the pool since [`Trace::new`].
     pub unsafe fn link(trace: NonNull<Self>) {
         let trace = trace.as_ptr();
-        // SAFETY: the cleanup goes with the pool's memory. nginx's pointer to it is one to all of
-        // the trace, and of what it is the first member of.
+        // SAFETY: the cleanup goes with the pool's memory. nginx's pointer to it is derived from
+        // one to the whole trace, and to the structure whose first member the trace is.
         unsafe { (*(*(*trace).request()).pool).cleanup = &raw mut (*trace).cleanup };
     }
 
-    /// Notes how the next attempt has ended. The trace is linked.
+    /// Records the result of the next attempt. The trace is linked.
     #[inline(always)]
     pub fn push(&self, attempt: Attempt) {
         if self.attempts.get() >= FULL {
@@ -109,7 +109,7 @@ impl Trace {
         self.attempts.get().checked_ilog2().unwrap_or(0) / BITS
     }
 
-    /// The index of the attempt that would be next.
+    /// The index of the next attempt.
     fn end(&self) -> usize {
         self.first.get().saturating_add(self.len() as usize)
     }
@@ -149,7 +149,7 @@ unsafe fn traces(r: *mut ngx_http_request_t) -> impl Iterator<Item = NonNull<Tra
     cleanups.filter(is_trace).map(NonNull::cast)
 }
 
-/// How an attempt has ended, by its index in the request's `upstream_states`.
+/// The result of an attempt, by its index in the request's `upstream_states`.
 ///
 /// # Safety
 ///
@@ -159,8 +159,8 @@ pub unsafe fn attempt(r: *mut ngx_http_request_t, index: usize) -> Option<Attemp
     unsafe { traces(r).find_map(|trace| trace.as_ref().get(index)) }
 }
 
-/// The trace of a request that goes furthest, and the index of the attempt that would be next. It is
-/// one that was made for an upstream: [`Trace::push`] moves only earlier attempts to another one.
+/// The trace of a request with the latest attempts, and the index of the next attempt. It is a
+/// trace that was made for an upstream: [`Trace::push`] moves only earlier attempts to another one.
 ///
 /// # Safety
 ///
@@ -170,8 +170,8 @@ pub unsafe fn last(r: *mut ngx_http_request_t) -> Option<(NonNull<Trace>, usize)
     unsafe { traces(r).map(|trace| (trace, trace.as_ref().end())).max_by_key(|&(_, end)| end) }
 }
 
-/// What tells a trace from other cleanups. The address of a function need not be the same wherever
-/// it is named; what is in a static is.
+/// The handler that distinguishes a trace from other cleanups. The address of a function can differ
+/// from one use to another; the content of a static cannot.
 static HANDLER: unsafe extern "C" fn(*mut c_void) = handler;
 
 /// # Safety

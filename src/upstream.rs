@@ -1,13 +1,14 @@
-//! The live upstream of a worker: its settings, its pool of slots, the connections that are parked in
-//! them, its counters, and the hook that was there before.
+//! The live upstream of a worker: its settings, its pool of slots, the connections parked in them,
+//! its counters, and the original `peer.init`.
 //!
-//! It owns every change of state: a connection is taken, kept or removed for a reason, and the pool,
-//! the table of connections and the counters change together. No other file names them.
+//! It owns every change of state: a connection is taken, kept or removed for a reason, and the
+//! pool, the table of connections and the counters change together. No code outside of this room
+//! can name them.
 //!
-//! The rule of borrowing: state is borrowed by [`Upstream::with`] alone, for one operation, in which
-//! nothing of nginx is called. nginx may call back into this module, above all while it closes a
-//! connection; so a connection that has left is handed out as [`Removed`], to be closed or used
-//! afterwards.
+//! The rule of borrowing: state is borrowed by [`Upstream::with`], for one operation that calls no
+//! function of nginx, and by the unsafe [`Upstream::slices`]. nginx may call back into this module,
+//! above all while it closes a connection; so a connection that has left is returned as
+//! [`Removed`], and closed or used afterwards.
 
 use core::cell::{Cell, UnsafeCell};
 use core::ffi::c_void;
@@ -32,19 +33,19 @@ use crate::zone::CounterZone;
 mod handlers;
 mod parked;
 
-/// The module's configuration of an upstream, as nginx holds it: what its directives say, and what
-/// is running.
+/// The module's configuration of an upstream, as nginx holds it: its directives, and the live
+/// upstream.
 #[derive(Default)]
 pub struct ServerConf {
     pub(crate) directives: Directives,
     /// `None` without `keepalive`, and until the upstream is set up.
     pub(crate) live: Option<NonNull<Upstream>>,
-    /// What `peer.init_upstream` was; only for an upstream that is made at run time.
+    /// The original `peer.init_upstream`; only for an upstream that is created at run time.
     pub(crate) original_init_upstream: ngx_http_upstream_init_pt,
 }
 
 impl ServerConf {
-    /// The module's configuration of an upstream; an implicit one, made by `proxy_pass`, has none.
+    /// The module's configuration of an upstream; `None` for an implicit one, made by `proxy_pass`.
     pub fn of(upstream: &ngx_http_upstream_srv_conf_t) -> Option<NonNull<Self>> {
         // SAFETY: the module has configurations of this type for upstreams.
         unsafe { upstream.http_server_conf_unchecked(nginx::this_module()) }
@@ -61,12 +62,12 @@ pub fn all(conf: &ngx_http_upstream_main_conf_t) -> impl Iterator<Item = &Upstre
 pub struct Upstream {
     settings: Settings,
     name: ngx_str_t,
-    /// What `peer.init` was.
+    /// The original `peer.init`.
     original_init_peer: ngx_http_upstream_init_peer_pt,
     state: UnsafeCell<State>,
-    /// Whether this worker has said that a slice key was cut.
+    /// Whether this worker has logged that a slice key was cut.
     cut_logged: Cell<bool>,
-    /// Whether this worker has said that a server's address is too long.
+    /// Whether this worker has logged that a server's address is too long.
     address_logged: Cell<bool>,
 }
 
@@ -90,7 +91,7 @@ impl State {
 ///
 /// # Safety
 ///
-/// `place` is what [`Upstream::keep`] has answered for a connection that is still parked.
+/// `place` is the answer of [`Upstream::keep`] for a connection that is still parked.
 pub unsafe fn find_parked<'a>(place: *mut c_void) -> (&'a Upstream, SlotIndex) {
     let place: *const Parked = place.cast();
     // SAFETY: the table is in the memory of the configuration, and so is the upstream, which lives
@@ -103,11 +104,11 @@ pub unsafe fn find_parked<'a>(place: *mut c_void) -> (&'a Upstream, SlotIndex) {
 pub struct Found {
     /// Its slot.
     pub slot: SlotIndex,
-    /// What is known of it.
+    /// Its entry in the table.
     pub parked: Parked,
 }
 
-/// A connection that was parked, and has left the upstream. Who has this closes it, or uses it.
+/// A connection that was parked, and has left the upstream. Its receiver closes it or uses it.
 #[must_use]
 pub struct Removed(NonNull<ngx_connection_t>);
 
@@ -116,7 +117,7 @@ impl Removed {
         Removed(parked.connection)
     }
 
-    /// The connection, which is now the caller's.
+    /// The connection, which now belongs to the caller.
     pub fn into_inner(self) -> NonNull<ngx_connection_t> {
         self.0
     }
@@ -124,7 +125,7 @@ impl Removed {
 
 /// The answer of [`Upstream::keep`].
 pub enum Keep {
-    /// The connection is kept; its data, for [`find_parked`].
+    /// The connection is kept; with its data, for [`find_parked`].
     Kept(*mut c_void),
     /// This other one has left to make room: close it, and ask again.
     Close(Removed),
@@ -156,7 +157,7 @@ impl Upstream {
         })
     }
 
-    /// The live upstream of nginx's.
+    /// The live upstream of nginx's upstream.
     pub fn of(upstream: &ngx_http_upstream_srv_conf_t) -> Option<&Self> {
         let conf = ServerConf::of(upstream)?;
         // SAFETY: both live as long as nginx's upstream, and what is running is only changed by
@@ -175,7 +176,7 @@ impl Upstream {
         unsafe { NgxStr::from_ngx_str(self.name) }
     }
 
-    /// What `peer.init` was.
+    /// The original `peer.init`.
     pub fn original_init_peer(&self) -> ngx_http_upstream_init_peer_pt {
         self.original_init_peer
     }
@@ -190,7 +191,7 @@ impl Upstream {
         !self.address_logged.replace(true)
     }
 
-    /// Borrows the state, for one operation that calls nothing of nginx.
+    /// Borrows the state, for one operation that calls no function of nginx.
     #[inline(always)]
     fn with<R>(&self, operation: impl FnOnce(&mut State) -> R) -> R {
         // SAFETY: a worker has one thread, and no operation, all of which are written in this room,
@@ -198,7 +199,7 @@ impl Upstream {
         operation(unsafe { &mut *self.state.get() })
     }
 
-    /// The number of a handler that makes requests; `None` if there are too many.
+    /// The number of a handler that creates requests; `None` if there are too many.
     #[inline(always)]
     pub fn handler_number(&self, handler: usize) -> Option<u16> {
         self.with(|state| state.handlers.number(handler))
@@ -284,12 +285,13 @@ impl Upstream {
         })
     }
 
-    /// What is known of a connection that is parked in a slot.
+    /// The entry of a connection that is parked in a slot.
     pub fn parked(&self, slot: SlotIndex) -> Option<Parked> {
         self.with(|state| state.parked.get(slot).copied())
     }
 
-    /// What all workers have counted. `lives` tells whether there is such a worker.
+    /// The counters of all workers together. `lives` tells whether a worker of this number is
+    /// alive.
     pub fn totals(&self, lives: impl Fn(Pid) -> bool) -> Totals {
         self.with(|state| Totals::sum(state.counters.blocks(), lives))
     }
@@ -298,13 +300,13 @@ impl Upstream {
     ///
     /// # Safety
     ///
-    /// Nothing else of this upstream is called as long as the answer, or a slice, is used.
+    /// No other function of this upstream is called while the answer, or a slice, is in use.
     pub unsafe fn slices(&self) -> impl Iterator<Item = UsedSlice<'_>> {
         // SAFETY: as required; so the pool does not change.
         unsafe { (*self.state.get()).pool.slices() }
     }
 
-    /// This worker begins: from now on it counts where the others see it.
+    /// This worker begins: from now on it counts in memory that the others see.
     pub fn claim_counters(&self) {
         self.with(|state| state.counters.claim());
     }

@@ -1,4 +1,4 @@
-//! The variables, which tell for each request what the module did.
+//! The variables, which describe the actions of the module for each request.
 
 use allocator_api2::vec::Vec;
 use nginx_sys::{
@@ -19,8 +19,8 @@ const VARIABLES: [(ngx_str_t, ngx_http_get_variable_pt); 3] = [
     (ngx_string!("upstream_keepalive_slice"), Some(slice)),
 ];
 
-/// Adds the variables: the module's `preconfiguration` handler. A configuration may have variables
-/// of these names already, by `map`, `set` or `geo`: these are then its own.
+/// Adds the variables: the module's `preconfiguration` handler. If a `map`, `set` or `geo` of the
+/// configuration defines variables of the same names, these take precedence.
 ///
 /// # Safety
 ///
@@ -37,7 +37,7 @@ pub unsafe extern "C" fn add(cf: *mut ngx_conf_t) -> ngx_int_t {
     nginx::OK
 }
 
-/// `$upstream_keepalive`: how each attempt has ended, separated as in `$upstream_addr`.
+/// `$upstream_keepalive`: the result of each attempt, separated as in `$upstream_addr`.
 ///
 /// # Safety
 ///
@@ -60,7 +60,7 @@ unsafe extern "C" fn attempts(
     }
 }
 
-/// How each attempt has ended. `None` if there is no memory.
+/// The result of each attempt. `None` if there is no memory.
 ///
 /// # Safety
 ///
@@ -71,7 +71,7 @@ unsafe fn words<'a>(
     memory: Pool,
 ) -> Option<&'a [u8]> {
     let mut text = Vec::new_in(memory);
-    // An attempt and what separates it from the next one are no longer than this.
+    // The longest text of an attempt and its separator.
     text.try_reserve_exact(states.len().saturating_mul("MISS : ".len())).ok()?;
     let mut states = states.iter().enumerate().peekable();
     while let Some((index, state)) = states.next() {
@@ -115,7 +115,7 @@ unsafe extern "C" fn slice(
     unsafe { answer(value, peer::slice(r)) }
 }
 
-/// `$upstream_keepalive_save`: what became of the connection, or why.
+/// `$upstream_keepalive_save`: whether the connection was saved, or why not.
 ///
 /// # Safety
 ///

@@ -1,5 +1,5 @@
 //! The memory in which the workers count: a shared zone for each upstream, so that a reload, which
-//! may add and remove upstreams, keeps what was counted for the others.
+//! can add and remove upstreams, keeps the counters of the others.
 
 use core::ffi::c_void;
 use core::ptr::{self, NonNull};
@@ -22,7 +22,7 @@ use crate::nginx;
 /// the new ones do.
 const BLOCKS: usize = NGX_MAX_PROCESSES as usize;
 
-/// What is in a zone. All zeroes is one that was never used.
+/// The content of a zone; all zeroes if it was never used.
 #[repr(C)]
 struct Shared {
     /// How many of the blocks, from the first one on, have ever been used. The memory of the others
@@ -31,17 +31,17 @@ struct Shared {
     blocks: [WorkerCounters; BLOCKS],
 }
 
-/// Before the upstream's name, since that is what the upstream module's own zone may be called.
+/// Stands before the upstream's name, since the upstream module's own zone may have that name.
 const PREFIX: &[u8] = b"upstream_keepalive:";
 
-/// Where nobody counts: the counters of a configuration that is not set up.
+/// The counters of a configuration that is not set up, in which no worker counts.
 static NONE: WorkerCounters = WorkerCounters::new();
 
-/// Where the workers count for an upstream.
+/// The counters of an upstream: the place where its workers count.
 pub struct CounterZone {
     /// This worker's block.
     block: NonNull<WorkerCounters>,
-    /// Null if there is none, and `block` is memory of this process alone.
+    /// Null if there is no zone; `block` is then memory of this process alone.
     zone: *mut ngx_shm_zone_t,
 }
 
@@ -52,8 +52,9 @@ impl Default for CounterZone {
 }
 
 impl CounterZone {
-    /// Counts in memory of this process alone: until [`Self::claim`], and for ever for an upstream
-    /// that is made at run time, or that nobody asks about. `None` if there is no memory.
+    /// Counts in memory of this process alone: until [`Self::claim`], and always for an upstream
+    /// that is created at run time, or that no `keepalive_status` shows. `None` if there is no
+    /// memory.
     ///
     /// # Safety
     ///
@@ -67,8 +68,8 @@ impl CounterZone {
         Some(())
     }
 
-    /// Has nginx make the zone of an upstream, or keep the one that there is. nginx has logged the
-    /// error if the answer is `None`.
+    /// Has nginx create the zone of an upstream, or keep the existing one. `None` if there is an
+    /// error, which nginx has logged.
     ///
     /// # Safety
     ///
@@ -105,8 +106,8 @@ impl CounterZone {
         }
     }
 
-    /// What is in the zone, if there is one. A process that is its own master goes without: when it
-    /// reloads, nginx takes zones away while connections of the old configuration are still open.
+    /// The content of the zone, if there is one. A process that is its own master uses none: when
+    /// it reloads, nginx frees zones while connections of the old configuration are still open.
     fn shared(&self) -> Option<&Shared> {
         // SAFETY: nginx sets the kind of the process. The zone of a running worker is initialised,
         // and what is in it is only read and written atomically.
@@ -118,7 +119,7 @@ impl CounterZone {
         }
     }
 
-    /// Chooses the block of this worker, which begins.
+    /// Chooses the block of this worker, which has just started.
     pub fn claim(&mut self) {
         // SAFETY: nginx numbers the processes below the limit, and gives a number to another one
         // when the process that had it has ended.
@@ -134,14 +135,14 @@ impl CounterZone {
     }
 }
 
-/// The size of a zone: what is in it, and what nginx's slab allocator needs to hold that.
+/// The size of a zone: its content, and the overhead of nginx's slab allocator.
 fn zone_size() -> usize {
     // SAFETY: nginx sets it when it starts.
     let page = unsafe { ngx_pagesize };
     size_of::<Shared>().next_multiple_of(page).saturating_add(page.saturating_mul(4))
 }
 
-/// The `init` handler of a zone: takes over what was counted before a reload.
+/// The `init` handler of a zone: takes over the counters from before a reload.
 ///
 /// # Safety
 ///

@@ -18,7 +18,7 @@ pub struct Params<'a> {
     pub slice_key: Option<Value<'a>>,
     /// Most idle connections of one key.
     pub slice_conn: Option<u32>,
-    /// Where the most idle connections of one key come from.
+    /// The most idle connections of one key, as a text with variables.
     pub slice_dyn: Option<Value<'a>>,
     /// Most slices that hold idle connections at once.
     pub slice_poolsize: Option<u32>,
@@ -47,7 +47,7 @@ impl Params<'_> {
     }
 }
 
-/// A value that may differ with each request.
+/// A value that can differ by request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Value<'a> {
     /// The name of a variable, which is the value.
@@ -56,10 +56,10 @@ pub enum Value<'a> {
     Text(&'a [u8]),
 }
 
-/// What is wrong with an argument, and the argument.
+/// An error, with the argument.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Error<'a> {
-    /// The number of connections is none.
+    /// The number of connections is not a number.
     Value(&'a [u8]),
     /// The parameter is unknown, or its value is invalid.
     Parameter(&'a [u8]),
@@ -167,18 +167,18 @@ fn param(arg: &[u8]) -> IResult<&[u8], Param<'_>> {
     .parse(arg)
 }
 
-/// Anything but nothing.
+/// Any text that is not empty.
 fn text(input: &[u8]) -> IResult<&[u8], &[u8]> {
     verify(rest, |text: &[u8]| !text.is_empty()).parse(input)
 }
 
-/// A number that fits. The largest one is left out, so that a limit can be exceeded.
+/// A number that fits. The largest one is invalid, so that any limit can be exceeded.
 fn digits(input: &[u8]) -> IResult<&[u8], u32> {
     let parse = |digits: &[u8]| core::str::from_utf8(digits).ok()?.parse().ok();
     verify(map_opt(digit1, parse), |&number| number < u32::MAX).parse(input)
 }
 
-/// A length in bytes: not zero, or all keys would be the same.
+/// A length in bytes; not zero, since all keys would be equal then.
 fn length(input: &[u8]) -> IResult<&[u8], u16> {
     verify(map_opt(digits, |number| number.try_into().ok()), |&length| length > 0).parse(input)
 }
@@ -202,7 +202,7 @@ fn slice_dyn(input: &[u8]) -> IResult<&[u8], Value<'_>> {
     .parse(input)
 }
 
-/// A variable with nothing around it. A digit would make it a capture.
+/// A variable and no other text. A name that begins with a digit would be a capture.
 fn variable(input: &[u8]) -> IResult<&[u8], &[u8]> {
     let name = || {
         verify(take_while1(is_of_name), |name: &[u8]| !name.first().is_some_and(u8::is_ascii_digit))

@@ -200,7 +200,7 @@ unsafe fn arguments<'a>(cf: *mut ngx_conf_t) -> impl Iterator<Item = &'a [u8]> {
     args.iter().skip(1).map(ngx_str_t::as_bytes)
 }
 
-/// Logs what is wrong with a directive's arguments.
+/// Logs the error in a directive's arguments.
 ///
 /// # Safety
 ///
@@ -229,7 +229,7 @@ unsafe fn log_error(cf: *mut ngx_conf_t, cmd: *mut ngx_command_t, error: Error<'
     NGX_CONF_ERROR
 }
 
-/// What a directive's handler returns for nginx to say: `"keepalive" directive …`.
+/// The return value with which a directive's handler lets nginx log `"keepalive" directive …`.
 fn message(text: &'static CStr) -> *mut c_char {
     text.as_ptr().cast_mut()
 }

@@ -16,8 +16,8 @@ use crate::nginx;
 use crate::upstream::ServerConf;
 use crate::zone::CounterZone;
 
-/// Compiles the directive. In a running worker nginx does not look for the handlers of variables
-/// any more, so only those can be used that the configuration file uses somewhere.
+/// Compiles the directive. In a running worker, nginx no longer looks for the handlers of
+/// variables, so the directive can use only variables that the configuration file also uses.
 ///
 /// # Safety
 ///
@@ -31,7 +31,7 @@ pub unsafe fn compile(cf: *mut ngx_conf_t, params: &Params<'_>) -> Option<Keepal
         let known = (*core).variables.nelts;
         let keepalive = Keepalive::compile(cf, params);
         let unknown = (*core).variables.as_slice::<ngx_http_variable_t>().get(known);
-        // The new ones are named by memory that goes with the upstream.
+        // The names of the new ones are in memory that is freed with the upstream.
         (*core).variables.nelts = known;
         (keepalive, unknown.map(|variable| variable.name))
     };
@@ -45,8 +45,8 @@ pub unsafe fn compile(cf: *mut ngx_conf_t, params: &Params<'_>) -> Option<Keepal
     None
 }
 
-/// Puts this module around the upstream's balancer by its `init_upstream`, since `init_main_conf`
-/// does not come again.
+/// Puts this module around the upstream's balancer in `init_upstream`, since nginx does not call
+/// `init_main_conf` again.
 ///
 /// # Safety
 ///

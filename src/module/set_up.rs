@@ -17,8 +17,8 @@ use crate::pool::{Length, Seed};
 use crate::upstream::{ServerConf, Upstream};
 use crate::zone::CounterZone;
 
-/// Sets up all upstreams; those of one name in different configurations count together if they are
-/// `shared`. `None` if there is an error, which was logged.
+/// Sets up all upstreams. If they are `shared`, upstreams of the same name in the old and the new
+/// configuration share counters. `None` if there is an error, which was logged.
 ///
 /// # Safety
 ///
@@ -70,7 +70,7 @@ pub unsafe fn one(
     Some(())
 }
 
-/// A seed that clients do not know; `None` if there is none.
+/// A seed that clients do not know; `None` if the system provides none.
 ///
 /// # Safety
 ///
@@ -86,7 +86,7 @@ unsafe fn seed(cf: *mut ngx_conf_t) -> Option<Seed> {
     }
 }
 
-/// Says for which upstream there is no memory, since nginx itself names only the size, if anything.
+/// Logs for which upstream there is no memory, since nginx itself logs only the size, or nothing.
 ///
 /// # Safety
 ///
@@ -97,8 +97,8 @@ unsafe fn log_no_memory(cf: *mut ngx_conf_t, upstream: *mut ngx_http_upstream_sr
     ngx_log_error!(NGX_LOG_EMERG, log, "could not allocate memory for \"keepalive\" in {place}");
 }
 
-/// The length of the longest address among an upstream's servers, in bytes. Names may turn out to
-/// be IPv6 addresses later.
+/// The length of the longest address among an upstream's servers, in bytes. Names may resolve to
+/// IPv6 addresses later.
 fn longest_address(upstream: &ngx_http_upstream_srv_conf_t) -> Length {
     // SAFETY: the servers are an array of these, which may be missing.
     let servers = unsafe {

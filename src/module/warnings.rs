@@ -14,7 +14,7 @@ use crate::nginx;
 use crate::tls_sessions;
 use crate::upstream::ServerConf;
 
-/// Warns of directives without effect, and of TLS sessions that are mixed.
+/// Warns of directives without effect, and of mixed TLS sessions.
 ///
 /// # Safety
 ///
@@ -33,8 +33,8 @@ pub unsafe fn warn(cf: *mut ngx_conf_t) {
     }
 }
 
-/// Says which directives of an upstream have no effect, where the built-in module keeps connections
-/// by `default` or not.
+/// Warns of directives that have no effect in an upstream. `default`: whether the built-in module
+/// keeps connections by default.
 ///
 /// # Safety
 ///
@@ -58,7 +58,7 @@ unsafe fn warn_without_keepalive(
     }
 }
 
-/// Says that nginx offers TLS sessions of one verified name for another.
+/// Warns that nginx offers TLS sessions of one verified name for another.
 ///
 /// # Safety
 ///
@@ -84,7 +84,7 @@ unsafe fn warn_sessions(cf: *mut ngx_conf_t, upstream: &ngx_http_upstream_srv_co
     }
 }
 
-/// Where an upstream is, for messages after it was read.
+/// The place of an upstream, for messages after it was read.
 pub struct Place<'a> {
     name: &'a NgxStr,
     file: &'a NgxStr,

@@ -1,4 +1,4 @@
-//! A connection of nginx to a server, as far as this module looks at it and changes it.
+//! A connection of nginx to a server: the fields that this module reads and changes.
 
 use core::ffi::{c_char, c_void};
 use core::ptr::NonNull;
@@ -67,7 +67,7 @@ impl Connection {
         unsafe { (*self.read()).timedout() != 0 }
     }
 
-    /// Whether its read event waits to be handled.
+    /// Whether its read event is ready.
     pub fn is_ready(self) -> bool {
         // SAFETY: an open connection has both events.
         unsafe { (*self.read()).ready() != 0 }
@@ -79,13 +79,13 @@ impl Connection {
         unsafe { (*self.as_ptr()).close() != 0 }
     }
 
-    /// How many requests it was used for.
+    /// The number of requests for which it was used.
     pub fn requests(self) -> usize {
         // SAFETY: the connection is open.
         unsafe { (*self.as_ptr()).requests }
     }
 
-    /// How long ago it was made, in milliseconds.
+    /// Its age, in milliseconds.
     pub fn age(self) -> ngx_msec_t {
         // SAFETY: the connection is open; the clock is a number that nginx sets.
         unsafe { ngx_current_msec.wrapping_sub((*self.as_ptr()).start_time) }
@@ -97,7 +97,7 @@ impl Connection {
         unsafe { (*self.as_ptr()).log }
     }
 
-    /// Has it watched for something to read; `false` if that fails.
+    /// Has nginx watch it for data; `false` if that fails.
     pub fn watch(self) -> bool {
         // SAFETY: an open connection has both events.
         unsafe { ngx_handle_read_event(self.read(), 0) == NGX_OK as ngx_int_t }
@@ -112,8 +112,8 @@ impl Connection {
         n == -1 && ngx_socket_errno() == NGX_EAGAIN as i32
     }
 
-    /// Whether there are bytes of the server that TLS has read from the socket, and nginx has not
-    /// read from TLS: no event tells of them.
+    /// Whether TLS has read bytes of the server from the socket that nginx has not read from TLS:
+    /// no event reports them.
     #[inline(always)]
     pub fn has_pending(self) -> bool {
         #[cfg(ngx_feature = "http_ssl")]
@@ -125,13 +125,13 @@ impl Connection {
         false
     }
 
-    /// The read event was stale.
+    /// Marks the read event as not ready: it was stale.
     pub fn set_not_ready(self) {
         // SAFETY: an open connection has both events.
         unsafe { (*self.read()).set_ready(0) }
     }
 
-    /// What handles its events from now on: `data` is for them to find, and timers have ended.
+    /// Sets the handlers of its events, and their `data`, and ends its timers.
     #[inline(always)]
     pub fn set_handlers(
         self,
@@ -150,7 +150,7 @@ impl Connection {
         }
     }
 
-    /// Has the read event handled after so many milliseconds.
+    /// Sets the timer of the read event, in milliseconds.
     #[inline(always)]
     pub fn add_timer(self, timer: ngx_msec_t) {
         // SAFETY: an open connection has both events, and this one has no timer.
@@ -162,15 +162,15 @@ impl Connection {
         del_timer(self.read());
     }
 
-    /// Whether it is idle: nginx may have it closed if it runs short of connections, and does when
-    /// the worker shuts down. This is what `ngx_reusable_connection` does, except for the counter
-    /// that `stub_status` shows as `Waiting`, which is about clients. It is now what it was not
-    /// before.
+    /// Marks it as idle or not: nginx may close an idle connection if it runs short of connections,
+    /// and closes it when the worker shuts down. This does the same as `ngx_reusable_connection`,
+    /// except for the counter that `stub_status` shows as `Waiting`, which is about clients. The
+    /// value must differ from the one before.
     #[inline(always)]
     pub fn set_idle(self, idle: bool) {
         let c = self.as_ptr();
         // SAFETY: `ngx_cycle` is valid while a worker runs; a connection is in the queue while it
-        // is idle, and else in none.
+        // is idle, and otherwise in no queue.
         unsafe {
             let (cycle, queue) = (ngx_cycle, &raw mut (*c).queue);
             (*c).set_idle(idle.into());
@@ -185,13 +185,13 @@ impl Connection {
         }
     }
 
-    /// Nothing was sent for its next request yet.
+    /// Resets its counter of sent bytes for the next request.
     pub fn reset_sent(self) {
         // SAFETY: the connection is open.
         unsafe { (*self.as_ptr()).sent = 0 }
     }
 
-    /// Has everything about it logged there. The log is valid as long as it is the connection's.
+    /// Sets its log. The log is valid while the connection has it.
     #[inline(always)]
     pub fn set_log(self, log: *mut ngx_log_t) {
         // SAFETY: an open connection has both events and a pool.
@@ -203,7 +203,7 @@ impl Connection {
         }
     }
 
-    /// Has everything about it logged as is done outside of requests.
+    /// Sets the log that is used outside of requests.
     pub fn set_cycle_log(self) {
         // SAFETY: `ngx_cycle` is valid while a worker runs.
         self.set_log(unsafe { (*ngx_cycle).log });
@@ -246,7 +246,8 @@ unsafe extern "C" fn close_connection(c: *mut ngx_connection_t) {
     }
 }
 
-/// Shuts TLS down, if there is any; whether that waits, for [`close_connection`] to be called again.
+/// Shuts TLS down, if the connection has it. `true` if the shutdown must wait, and nginx calls
+/// [`close_connection`] again.
 ///
 /// # Safety
 ///

@@ -15,8 +15,8 @@ use crate::nginx::{self, Connection};
 use crate::pool::Identity;
 use crate::upstream::Upstream;
 
-/// A view of an attempt: it tells values, and does single things. What it tells of the balancer's
-/// choice holds until the balancer is asked again.
+/// A view of an attempt: it reads values, and makes single changes. The values of the balancer's
+/// choice are valid until the balancer is asked again.
 #[derive(Clone, Copy)]
 pub struct Attempt {
     data: NonNull<PeerData>,
@@ -24,11 +24,11 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// The attempt that a callback is about.
+    /// The attempt of a callback.
     ///
     /// # Safety
     ///
-    /// Both are what nginx passes to the callback, and the view is not used after it.
+    /// nginx has passed both to the callback, and the view is not used after it.
     pub unsafe fn new(pc: *mut ngx_peer_connection_t, data: *mut core::ffi::c_void) -> Self {
         // SAFETY: nginx passes no null pointers; `peer.init` has set the data.
         unsafe {
@@ -36,7 +36,7 @@ impl Attempt {
         }
     }
 
-    /// What is remembered of the request.
+    /// The module's data of the request.
     #[inline(always)]
     pub fn data(&self) -> &PeerData {
         // SAFETY: the data is in the request's memory, and only changed by shared references.
@@ -59,7 +59,7 @@ impl Attempt {
         unsafe { (*self.pc.as_ptr()).log }
     }
 
-    /// The connection, unless there is none, or the attempt has failed.
+    /// The connection; `None` if there is no connection, or the attempt has failed.
     pub fn connection(&self, state: ngx_uint_t) -> Option<Connection> {
         if state & NGX_PEER_FAILED as ngx_uint_t != 0 {
             return None;
@@ -79,20 +79,21 @@ impl Attempt {
         }
     }
 
-    /// The connection is no longer the request's.
+    /// Takes the connection from the request.
     pub fn leave_connection(&self) {
         // SAFETY: the peer connection is valid.
         unsafe { (*self.pc.as_ptr()).connection = ptr::null_mut() }
     }
 
-    /// Whether connections of the request may be kept: whether its key is not too long.
+    /// Whether connections of the request may be kept: its key is not too long, and its protocol
+    /// has a number.
     #[inline(always)]
     pub fn has_key(&self) -> bool {
         self.data().key_length().is_some()
     }
 
-    /// What the attempt's connection is saved under. The balancer has chosen a server, and there
-    /// [`has_key`](Self::has_key).
+    /// The identity under which the attempt's connection is saved. The balancer has chosen a
+    /// server, and [`has_key`](Self::has_key) is true.
     #[inline(always)]
     pub fn identity(&self) -> Identity<'_> {
         let pc = self.pc.as_ptr();
@@ -109,7 +110,7 @@ impl Attempt {
         unsafe { (*self.data().request_upstream.as_ptr()).request_body_sent() != 0 }
     }
 
-    /// What the server has said about the connection in its response.
+    /// What the server's response says about the connection.
     #[inline(always)]
     pub fn response(&self) -> Response {
         let upstream = self.data().request_upstream.as_ptr();
@@ -143,7 +144,7 @@ impl Attempt {
         }
     }
 
-    /// Passes on what nginx notifies the balancer of.
+    /// Passes a notification of nginx on to the balancer.
     #[cfg(ngx_peer_notify)]
     pub fn balancer_notify(&self, kind: ngx_uint_t) {
         let balancer = &self.data().balancer;
@@ -153,7 +154,7 @@ impl Attempt {
         }
     }
 
-    /// Has the balancer set a TLS session; `None` if it has no callback for that.
+    /// Lets the balancer set a TLS session; `None` if it has no callback for that.
     #[cfg(ngx_peer_session)]
     pub fn balancer_set_session(&self) -> Option<ngx_int_t> {
         let balancer = &self.data().balancer;
@@ -161,7 +162,7 @@ impl Attempt {
         balancer.set_session.map(|set| unsafe { set(self.pc.as_ptr(), balancer.data) })
     }
 
-    /// Has the balancer save a TLS session.
+    /// Lets the balancer save a TLS session.
     #[cfg(ngx_peer_session)]
     pub fn balancer_save_session(&self) {
         let balancer = &self.data().balancer;

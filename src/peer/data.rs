@@ -1,4 +1,5 @@
-//! What a request needs between `peer.init` and its last `peer.free`, and the variables after that.
+//! The data that a request needs from `peer.init` to its last `peer.free`, and the variables after
+//! that.
 
 use core::cell::Cell;
 use core::ffi::c_void;
@@ -22,7 +23,7 @@ use crate::pool::{Length, Lookup, Protocol};
 use crate::trace::{self, Trace};
 use crate::upstream::Upstream;
 
-/// What became of a connection after a request.
+/// The outcome of a connection after a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {
     /// It is kept.
@@ -34,21 +35,22 @@ pub enum Outcome {
 /// The data of `ngx_peer_connection_t`, in the request's memory. The slice key follows it there.
 #[repr(C)]
 pub struct PeerData {
-    /// The first member: where the trace lies, the data begins.
+    /// The first member, so a pointer to the trace is one to the data.
     pub trace: Trace,
     upstream: NonNull<Upstream>,
     /// nginx's upstream of the request. `ngx_peer_connection_t` may be another module's copy.
     pub request_upstream: NonNull<ngx_http_upstream_t>,
-    /// What became of the last attempt's connection; `None` if it is still in use, or there is none.
+    /// The outcome of the last attempt's connection; `None` if it is still in use, or there is no
+    /// connection.
     pub outcome: Cell<Option<Outcome>>,
     /// The length of the slice key as used; `None` if it is too long, or the protocol is not known,
     /// and connections are not kept.
     key_length: Option<Length>,
-    /// What the request's connections speak.
+    /// The protocol of the request's connections.
     pub protocol: Protocol,
     /// Of the server that the balancer chose last.
     pub lookup: Cell<Lookup>,
-    /// What the server said before a cached response took the place of its own.
+    /// The server's own response, before a cached one took its place.
     #[cfg(ngx_feature = "http_cache")]
     pub replaced: Replaced,
     pub balancer: Balancer,
@@ -56,14 +58,14 @@ pub struct PeerData {
 
 type ReinitRequest = Option<unsafe extern "C" fn(*mut ngx_http_request_t) -> ngx_int_t>;
 
-/// What is remembered for a request with a cache.
+/// Remembered data for a request with a cache.
 #[cfg(ngx_feature = "http_cache")]
 #[derive(Default)]
 pub struct Replaced {
-    /// What `reinit_request` of nginx's upstream was.
+    /// The original `reinit_request` of nginx's upstream.
     pub original: Cell<ReinitRequest>,
-    /// What the server has said, before nginx put a cached response in place of its own; it counts
-    /// only then.
+    /// What the server's own response said before nginx put a cached one in its place; used only in
+    /// that case.
     pub response: Cell<Response>,
 }
 
@@ -76,7 +78,7 @@ impl Replaced {
     }
 }
 
-/// What the balancer has put into `ngx_peer_connection_t`.
+/// The callbacks and data that the balancer has put into `ngx_peer_connection_t`.
 pub struct Balancer {
     pub data: *mut c_void,
     pub get: ngx_event_get_peer_pt,
@@ -105,7 +107,7 @@ impl Balancer {
     }
 }
 
-/// What connections of a request speak; `None` if there are too many handlers to tell them apart.
+/// The protocol of a request's connections; `None` if the upstream has too many handlers.
 ///
 /// # Safety
 ///
@@ -166,8 +168,8 @@ impl PeerData {
         }
     }
 
-    /// Forgets what is known of the attempt before: the balancer may answer with a connection of its
-    /// own, about which the upstream is not asked.
+    /// Forgets the data of the previous attempt: the balancer may answer with a connection of its
+    /// own, for which the upstream is not asked.
     #[inline(always)]
     pub fn begin_attempt(&self) {
         self.outcome.set(None);
@@ -184,7 +186,7 @@ impl PeerData {
         unsafe { self.upstream.as_ref() }
     }
 
-    /// The length of the slice key as used; `None` if it is too long.
+    /// The length of the slice key as used; `None` if connections are not kept.
     #[inline(always)]
     pub fn key_length(&self) -> Option<Length> {
         self.key_length
@@ -194,7 +196,7 @@ impl PeerData {
     ///
     /// # Safety
     ///
-    /// [`Self::allocate`] has made the data, and the answer is used no longer than the request.
+    /// [`Self::allocate`] has made the data, and the request is valid while the answer is used.
     pub unsafe fn key<'a>(data: NonNull<Self>) -> Option<&'a [u8]> {
         // SAFETY: the key lies behind the data, in the same piece of memory.
         unsafe {

@@ -1,4 +1,5 @@
-//! The way out: the balancer chooses a server, and an idle connection to it is used if there is one.
+//! Before an attempt: the balancer chooses a server, and the request gets an idle connection to it
+//! if there is one.
 
 use core::ptr::NonNull;
 
@@ -37,7 +38,7 @@ pub fn get(attempt: Attempt) -> ngx_int_t {
     DONE
 }
 
-/// Takes a connection to the server that the balancer chose, and closes those that have ended.
+/// Takes a connection to the balancer's server, and closes those that turn out to have ended.
 #[inline(always)]
 fn take(attempt: Attempt) -> Option<NonNull<ngx_connection_t>> {
     let (data, upstream) = (attempt.data(), attempt.upstream());

@@ -9,8 +9,8 @@ use crate::upstream::Upstream;
 /// There is no memory for the key.
 pub struct NoMemory;
 
-/// Evaluates the slice key. `Ok(None)`: it is too long, and its connections are not kept. The key
-/// may be the variable's own bytes: it is to be copied before another variable is evaluated.
+/// Evaluates the slice key. `Ok(None)`: it is too long, and connections are not kept. The key may
+/// be the variable's own bytes: copy it before another variable is evaluated.
 ///
 /// # Safety
 ///
@@ -39,7 +39,7 @@ pub unsafe fn slice_key<'a>(
     Ok(Some(unsafe { NgxStr::from_ngx_str(key) }.as_bytes()))
 }
 
-/// Says that keys of an upstream are cut.
+/// Logs that keys of an upstream are cut.
 ///
 /// # Safety
 ///

@@ -1,9 +1,9 @@
 //! A cached response in place of the server's.
 //!
-//! When a server fails, or says that the cached response is still valid, nginx reads that one into
-//! the same structures (`ngx_http_upstream_cache_send`), and what they then say about keeping a
-//! connection is about the one over which the cached response once came. Before it does, it calls
-//! `reinit_request`: that is the moment to remember what the server itself has said.
+//! When a server fails, or answers that the cached response is still valid, nginx reads the cached
+//! response into the same structures (`ngx_http_upstream_cache_send`). They then describe the
+//! connection on which the cached response once arrived. Immediately before, nginx calls
+//! `reinit_request`: at that moment the module remembers what the server itself said.
 
 use nginx_sys::{
     NGX_HTTP_CACHE_REVALIDATED, NGX_HTTP_CACHE_STALE, ngx_http_request_t, ngx_http_upstream_t,
@@ -26,7 +26,7 @@ pub unsafe fn is_replaced(upstream: *const ngx_http_upstream_t) -> bool {
     status == NGX_HTTP_CACHE_STALE || status == NGX_HTTP_CACHE_REVALIDATED
 }
 
-/// Has [`remember`] called before a response is replaced, if the request has a cache.
+/// Makes nginx call [`remember`] before it replaces a response, if the request has a cache.
 ///
 /// # Safety
 ///
@@ -47,8 +47,8 @@ pub unsafe fn watch(r: *mut ngx_http_request_t, data: &PeerData) {
 ///
 /// nginx calls it with a valid request, whose upstream [`watch`] has put this function into.
 unsafe extern "C" fn remember(r: *mut ngx_http_request_t) -> ngx_int_t {
-    // SAFETY: the request is valid, and the data is that of its upstream, since no other one can
-    // have come later.
+    // SAFETY: the request is valid, and the data is that of its upstream, since no other upstream
+    // can have come later.
     let (data, log) = unsafe { (PeerData::of(r), (*(*r).connection).log) };
     let Some(data) = data else { return nginx::ERROR };
     // SAFETY: the data is in the request's memory.

@@ -1,4 +1,4 @@
-//! What a server's response says about the connection by which it came.
+//! What a server's response says about its connection.
 
 use nginx_sys::{ngx_http_upstream_t, ngx_log_t};
 use ngx::core::NgxStr;
@@ -8,20 +8,20 @@ use crate::nginx::{self, log_debug_http};
 
 const KEEP_ALIVE: &[u8] = b"Keep-Alive";
 
-/// What a response says about its connection. The default is one that was not read.
+/// What a response says about its connection. The default is for a response that was not read.
 #[derive(Clone, Copy, Default)]
 pub struct Response {
     /// Whether the connection can carry another request: the response was read to its end, and the
     /// server does not close.
     pub reusable: bool,
-    /// How long the connection may be idle by the `Keep-Alive` header, in milliseconds, less the
-    /// margin; `None` if the server does not say.
+    /// The time for which the connection may be idle by the `Keep-Alive` header, in milliseconds,
+    /// minus the margin; `None` without such a header.
     pub hint: Option<u64>,
 }
 
 impl Response {
-    /// The response that nginx has read last into `upstream`. The header is looked at only with a
-    /// `margin`, in milliseconds.
+    /// The response that nginx last read into `upstream`. The `Keep-Alive` header is read only with
+    /// a `margin`, in milliseconds.
     ///
     /// # Safety
     ///
@@ -46,9 +46,9 @@ impl Response {
     }
 }
 
-/// Whether bytes came with a header that no body should follow: nginx does not look at them if it
-/// sends the header alone (HEAD, 204, 304, `X-Accel-Redirect`, an error page). More of them may be
-/// on the way, and would be taken for the next response.
+/// Whether bytes followed a header without a body: nginx does not read them if it sends only the
+/// header (HEAD, 204, 304, `X-Accel-Redirect`, an error page). More of them may be on their
+/// way, and the next request would get them as its response.
 ///
 /// # Safety
 ///
@@ -73,7 +73,7 @@ unsafe fn has_hints(upstream: *const ngx_http_upstream_t) -> bool {
     parts.any(|lines| lines.iter().any(|line| nginx::is_named(line, KEEP_ALIVE)))
 }
 
-/// How long the connection may be idle by the `Keep-Alive` header, less the margin.
+/// The time for which the connection may be idle by the `Keep-Alive` header, minus the margin.
 ///
 /// # Safety
 ///

@@ -1,4 +1,4 @@
-//! The way back: a request is done with its connection, which is kept or not.
+//! After an attempt: the request has finished with its connection, which is kept or not.
 
 use nginx_sys::{NGX_LOG_WARN, ngx_str_t, ngx_uint_t};
 use ngx::core::NgxStr;
@@ -15,7 +15,7 @@ use crate::policy::{Facts, IdleLimit, SliceDyn};
 use crate::pool::NotKept;
 use crate::upstream::Keep;
 
-/// Keeps the connection of a request if it can be used again, and counts what became of it.
+/// Keeps the connection of a request if it can be used again, and counts the outcome.
 #[inline(always)]
 pub fn save(attempt: Attempt, state: ngx_uint_t) -> Outcome {
     let saved = match attempt.connection(state) {
@@ -102,7 +102,7 @@ fn slice_limit(attempt: Attempt) -> Option<u32> {
     slice_dyn.limit(keepalive.slice_conn)
 }
 
-/// Says that a value of `slice_dyn` is no number.
+/// Logs that a value of `slice_dyn` is not a number.
 #[cold]
 fn log_invalid(attempt: Attempt, text: ngx_str_t) {
     let name = attempt.upstream().name();
@@ -116,7 +116,7 @@ fn log_invalid(attempt: Attempt, text: ngx_str_t) {
     );
 }
 
-/// Says once in a worker that connections to a server cannot be kept.
+/// Logs once in a worker that connections to a server cannot be kept.
 #[cold]
 fn log_address(attempt: Attempt) {
     if attempt.upstream().is_first_long_address() {

@@ -8,7 +8,7 @@ use siphasher::sip::SipHasher13;
 
 use super::identity::{Identity, Protocol};
 
-/// What makes the hashes of one pool differ from those of all others: random bytes.
+/// Random bytes that make the hashes of one pool differ from those of all others.
 pub type Seed = [u8; 24];
 
 /// The hashes of an identity.
@@ -56,7 +56,7 @@ impl Hasher {
         hasher.write_u32(u32::from(handler) << 1 | u32::from(tls));
         hasher.write(address);
 
-        // The lower half of a good hash is one, too.
+        // The lower half of a good hash is a good hash, too.
         Hashes { slice: key as u32, peer: hasher.finish() as u32 }
     }
 }

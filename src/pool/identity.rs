@@ -1,18 +1,18 @@
-//! What connections are saved and looked up under.
+//! The identity under which connections are saved and looked up.
 
-/// What a connection speaks, as far as connections that differ in it must not be mixed. The pool
-/// only compares the numbers.
+/// The protocol of a connection: connections that differ in it must not be mixed. The pool only
+/// compares the numbers.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub struct Protocol {
-    /// Tells the handler that makes requests for this connection.
+    /// The number of the handler that creates requests for this connection.
     pub handler: u16,
-    /// Tells the location, if connections are not shared among locations, and else is 0.
+    /// Distinguishes locations, if they do not share connections; otherwise 0.
     pub location: usize,
     /// Whether the connection is encrypted.
     pub tls: bool,
 }
 
-/// What a connection is saved and looked up under.
+/// The identity under which a connection is saved and looked up.
 #[derive(Clone, Copy, Debug)]
 pub struct Identity<'a> {
     /// The slice key.

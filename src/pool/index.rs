@@ -1,4 +1,4 @@
-//! A hash table of nodes that are linked where they lie.
+//! A hash table of nodes, which are linked in their places.
 
 use allocator_api2::alloc::Allocator;
 use allocator_api2::collections::TryReserveError;
@@ -32,8 +32,8 @@ pub trait Indexed {
 
 /// Finds a node by a hash and a comparison.
 ///
-/// There are as many buckets as there can be nodes, and the hash has a seed that clients
-/// do not know: whatever the keys, a bucket holds one node or two.
+/// There are as many buckets as there can be nodes, and the hash has a seed that clients do not
+/// know: with any keys, a bucket holds one node or two.
 pub struct Index<A: Allocator> {
     buckets: Vec<u32, A>,
 }
@@ -64,7 +64,7 @@ impl<A: Allocator> Index<A> {
         None
     }
 
-    /// Puts a node, which is not in the index, in.
+    /// Inserts a node that is not in the index.
     pub fn insert<N: Indexed>(&mut self, nodes: &mut [N], index: u32) {
         let Some(node) = nodes.get_mut(index as usize) else { return };
         let bucket = self.bucket(node.place().hash);
@@ -72,7 +72,7 @@ impl<A: Allocator> Index<A> {
         node.place_mut().next = core::mem::replace(head, index);
     }
 
-    /// Takes a node, which is in the index, out.
+    /// Removes a node that is in the index.
     pub fn remove<N: Indexed>(&mut self, nodes: &mut [N], index: u32) {
         let Some(Place { hash, next }) = nodes.get(index as usize).map(Indexed::place) else {
             return;
@@ -94,7 +94,7 @@ impl<A: Allocator> Index<A> {
         }
     }
 
-    /// Spreads the hashes over the buckets in their order: any number of buckets will do.
+    /// Spreads the hashes over the buckets in their order: any number of buckets is possible.
     #[inline]
     fn bucket(&self, hash: u32) -> usize {
         ((u64::from(hash).wrapping_mul(self.buckets.len() as u64)) >> 32) as usize

@@ -2,14 +2,14 @@
 
 use super::strings::Length;
 
-/// The limits that hold for a pool as a whole; memory is allocated for them.
+/// The limits of a pool as a whole; memory is allocated for them.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Most idle connections.
     pub connections: u32,
     /// Longest server address, in bytes.
     pub address_length: Length,
-    /// `None`: one slice holds everything, and keys and their limits are not looked at.
+    /// `None`: one slice holds everything, and keys and their limits are ignored.
     pub slices: Option<SliceLimits>,
 }
 

@@ -59,7 +59,7 @@ impl<K> List<K> {
         self.front == NIL
     }
 
-    /// Puts a node, which is not in the list, at the front.
+    /// Puts a node that is not in the list at the front.
     pub fn push_front<N: Linked<K>>(&mut self, nodes: &mut [N], index: u32) {
         let Some(node) = nodes.get_mut(index as usize) else { return };
         *node.links_mut() = Links { previous: NIL, next: self.front };
@@ -71,7 +71,7 @@ impl<K> List<K> {
         self.front = index;
     }
 
-    /// Takes a node, which is in the list, out.
+    /// Removes a node that is in the list.
     pub fn remove<N: Linked<K>>(&mut self, nodes: &mut [N], index: u32) {
         let Some(node) = nodes.get_mut(index as usize) else { return };
         let Links { previous, next } = core::mem::replace(node.links_mut(), Links::NONE);
@@ -86,7 +86,7 @@ impl<K> List<K> {
         }
     }
 
-    /// Moves a node, which is in the list, to the front.
+    /// Moves a node that is in the list to the front.
     pub fn touch<N: Linked<K>>(&mut self, nodes: &mut [N], index: u32) {
         if self.front != index {
             self.remove(nodes, index);

@@ -21,8 +21,8 @@ pub struct Peer {
     pub birth: NonZeroU64,
     location: usize,
     handler: u16,
-    /// Its slice, if there are any. The place may be that of another slice by now, if this peer is
-    /// vacant.
+    /// Its slice, if there are slices. If this peer is vacant, the place may belong to another
+    /// slice by now.
     pub slice: u32,
     address_length: Length,
     tls: bool,
@@ -80,7 +80,7 @@ impl<A: Allocator> Peers<A> {
         self.addresses.fit(address).is_some()
     }
 
-    /// A new peer, which is vacant, as long as it has no connections.
+    /// A new peer. It is vacant until it has a connection.
     pub fn insert(
         &mut self,
         identity: &Identity<'_>,
@@ -138,7 +138,7 @@ impl Indexed for Peer {
 
 #[cfg(test)]
 impl<A: Allocator> Peers<A> {
-    /// The number of peers in use, which are those that are not empty.
+    /// The number of peers in use, that is, of peers that are not empty.
     pub fn count(&mut self) -> usize {
         let used = self.nodes.nodes().iter().filter(|peer| !peer.slots.is_empty()).count();
         assert_eq!(self.nodes.count(), used);

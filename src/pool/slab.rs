@@ -1,4 +1,4 @@
-//! Nodes of one kind under small numbers, in memory that is reserved once.
+//! Nodes of one kind, each under a small number, in memory that is reserved once.
 
 use allocator_api2::alloc::Allocator;
 use allocator_api2::collections::TryReserveError;
@@ -11,8 +11,8 @@ pub enum Vacant {}
 
 /// A fixed number of places for nodes, each under the index of its place.
 ///
-/// A node that is no longer in use becomes vacant, and stays as it is until its place is needed:
-/// it can be occupied again. The place that has been vacant for the longest is needed first.
+/// A node that is no longer in use becomes vacant, and stays unchanged until its place is needed:
+/// it can be occupied again. The place that has been vacant longest is used first.
 ///
 /// The memory is reserved when the slab is made and touched only when there is no vacant place, so
 /// a large slab that is never filled costs no resident memory.
@@ -55,23 +55,23 @@ impl<N: Linked<Vacant>, A: Allocator> Slab<N, A> {
         &mut self.nodes
     }
 
-    /// The node that has been vacant for the longest.
+    /// The node that has been vacant longest.
     pub fn vacant(&self) -> Option<u32> {
         self.vacant.back()
     }
 
-    /// Makes a node, which is in use and in no list, vacant.
+    /// Makes a node vacant that is in use and in no list.
     pub fn vacate(&mut self, index: u32) {
         self.vacant.push_front(&mut self.nodes, index);
     }
 
-    /// Puts a vacant node, as it is, into use again.
+    /// Puts a vacant node, unchanged, into use again.
     pub fn occupy(&mut self, index: u32) {
         self.vacant.remove(&mut self.nodes, index);
     }
 
-    /// Puts a node in, instead of the one that has been vacant for the longest if there is one;
-    /// `None` if the slab is full.
+    /// Inserts a node, in place of the one that has been vacant longest if there is one; `None` if
+    /// the slab is full.
     pub fn insert(&mut self, node: N) -> Option<u32> {
         if let Some(index) = self.vacant() {
             self.occupy(index);

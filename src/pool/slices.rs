@@ -33,7 +33,7 @@ pub struct UsedSlice<'a> {
     pub key: &'a [u8],
     /// How many idle connections it holds.
     pub idle: u32,
-    /// How many connections were taken from it to be used, since it has this key.
+    /// The number of connections taken from it to be used, since it got this key.
     pub hits: u64,
 }
 
@@ -47,7 +47,7 @@ pub struct Slices<A: Allocator> {
 }
 
 impl<A: Allocator + Clone> Slices<A> {
-    /// Allocates memory for slices of at most so many connections together.
+    /// Allocates memory for slices of at most this number of connections together.
     pub fn new_in(
         limits: SliceLimits,
         connections: u32,
@@ -119,7 +119,7 @@ impl<A: Allocator> Slices<A> {
         if self.nodes.is_full() { self.recently_used.back() } else { None }
     }
 
-    /// A new slice, which is vacant, as long as it has no connections.
+    /// A new slice. It is vacant until it has a connection.
     pub fn insert(&mut self, key: &[u8], hash: u32, birth: NonZeroU64) -> Option<u32> {
         if let Some(old) = self.nodes.vacant() {
             self.index.remove(self.nodes.nodes_mut(), old);
@@ -202,7 +202,7 @@ impl Indexed for Slice {
 
 #[cfg(test)]
 impl<A: Allocator> Slices<A> {
-    /// The number of slices in use, which are those that are not empty.
+    /// The number of slices in use, that is, of slices that are not empty.
     pub fn count_all(&mut self) -> usize {
         let used = self.nodes.nodes().iter().filter(|slice| slice.count != 0).count();
         assert_eq!(self.nodes.count(), used);

@@ -13,7 +13,7 @@ pub struct Slot {
     in_pool: Links,
     /// Its peer; [`NIL`] if there is no connection.
     pub peer: u32,
-    /// The next one of those without a connection.
+    /// The next slot without a connection.
     free: u32,
 }
 
@@ -48,7 +48,7 @@ impl<A: Allocator> Slots<A> {
         &mut self.slots
     }
 
-    /// Puts a connection into a slot, which is then in no list; `None` if all are full.
+    /// Puts a connection into a slot, which is in no list yet; `None` if all are full.
     pub fn insert(&mut self, peer: u32) -> Option<u32> {
         let Some(slot) = self.slots.get_mut(self.free as usize) else { return self.push(peer) };
         slot.peer = peer;

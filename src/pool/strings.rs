@@ -1,4 +1,4 @@
-//! Byte strings of limited length, each under the index of the node that it belongs to.
+//! Byte strings of limited length, each under the index of its node.
 
 use allocator_api2::alloc::Allocator;
 use allocator_api2::collections::TryReserveError;

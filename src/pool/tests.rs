@@ -13,8 +13,8 @@ const SEED: Seed = [7; 24];
 const ANY_TIME: u64 = u64::MAX;
 const NOTHING: [u32; 0] = [];
 
-/// A pool, and which connection is in which slot, with the time at which it is no longer used: what
-/// the pool's caller knows.
+/// A pool, with the data of its caller: the connection of each slot, and the time from which it is
+/// no longer used.
 struct Idle {
     pool: Pool<Global>,
     connections: HashMap<SlotIndex, (u32, u64)>,
@@ -96,7 +96,7 @@ fn id<'a>(key: &'a str, address: &'a str) -> Identity<'a> {
     Identity { key: key.as_bytes(), address: address.as_bytes(), protocol: HTTP }
 }
 
-/// Puts until the connection is kept or refused; the answer and what was closed.
+/// Puts until the connection is kept or refused; the answer and the closed connections.
 fn put(
     pool: &mut Idle,
     identity: &Identity<'_>,
@@ -145,7 +145,7 @@ fn take(pool: &mut Idle, identity: &Identity<'_>) -> Option<u32> {
     found
 }
 
-/// Takes until a connection is found or there is none; the answer and what was closed.
+/// Takes until a connection is found or none is left; the answer and the closed connections.
 fn take_at(pool: &mut Idle, identity: &Identity<'_>, now: u64) -> (Option<u32>, Vec<u32>) {
     take_by(pool, identity, &mut Lookup::default(), now)
 }
@@ -206,7 +206,7 @@ fn another_identity_gets_nothing() {
     assert_eq!(take(&mut pool, &saved), Some(7));
 }
 
-/// Everything the pool is told to trust is a lie here: all identities have the same hashes.
+/// The hashes are useless here: all identities have the same ones.
 #[test]
 fn equal_hashes_are_not_equal_identities() {
     let mut pool = pool(8, 8);
@@ -222,7 +222,7 @@ fn equal_hashes_are_not_equal_identities() {
     }
 }
 
-/// A request looked its slice up; when it is done, the place is another slice's.
+/// A request looked its slice up; when it has finished, the place belongs to another slice.
 #[test]
 fn a_lookup_does_not_outlive_its_slice() {
     let mut pool = pool(1, 1);
@@ -238,7 +238,7 @@ fn a_lookup_does_not_outlive_its_slice() {
     assert_eq!(take(&mut pool, &a), Some(1));
 }
 
-/// The slice is still there, but the server's place is another server's.
+/// The slice is still there, but the place of the server belongs to another server.
 #[test]
 fn a_lookup_does_not_outlive_its_peer() {
     let mut pool = pool(1, 1);
@@ -303,7 +303,7 @@ fn a_new_slice_empties_the_least_recently_used_one() {
     keep(&mut pool, &id("b", "1"), 4);
     assert_eq!(keep(&mut pool, &id("c", "1"), 5), [1, 2]);
 
-    // Taking is using.
+    // Taking a connection uses its slice.
     assert_eq!(take(&mut pool, &id("b", "1")), Some(4));
     assert_eq!(keep(&mut pool, &id("d", "1"), 6), [5]);
     assert_eq!(take(&mut pool, &id("b", "1")), Some(3));
@@ -336,7 +336,7 @@ fn at_its_deadline_a_connection_is_closed_instead_of_used() {
     assert_eq!(pool.pop(), None);
 }
 
-/// What was only closed was not used: its slice is not put before the others.
+/// Closing a connection does not use its slice, which is not put before the others.
 #[test]
 fn a_slice_is_not_used_by_closing() {
     let mut pool = pool(9, 2);
@@ -381,7 +381,7 @@ fn hits_are_counted_for_as_long_as_a_slice_has_its_key() {
     keep(&mut pool, &a, 7);
     for n in 0..3 {
         assert_eq!(hits(&pool), [(b"a".to_vec(), n)]);
-        // Finding and removing are no hits.
+        // Finding and removing do not count as hits.
         assert_eq!(pool.find(&a, &mut lookup), Some(7));
         pool.pop();
         keep(&mut pool, &a, 7);
@@ -426,7 +426,7 @@ struct Used {
     slices: usize,
 }
 
-/// What is in use, which is what is not empty.
+/// The numbers of nodes in use, that is, of nodes that are not empty.
 fn used(pool: &mut Idle) -> Used {
     let pool = &mut pool.pool;
     let connections = pool.slots.count();
@@ -526,7 +526,7 @@ impl Naive {
     }
 }
 
-/// The lookup of an identity that was made when it was first needed.
+/// The lookup of an identity from its first use.
 fn remembered<'a>(lookups: &'a mut Vec<(Own, Lookup)>, own: &Own) -> &'a mut Lookup {
     let i = lookups.iter().position(|(known, _)| known == own).unwrap_or_else(|| {
         lookups.push((own.clone(), Lookup::default()));
@@ -580,7 +580,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-/// A few identities only, so that they meet again.
+/// Only a few identities, so that they occur again.
 fn operations() -> impl Strategy<Value = Vec<Operation>> {
     proptest::collection::vec(own(), 1..12).prop_flat_map(|known| {
         let pick = proptest::sample::select(known);
@@ -613,7 +613,7 @@ proptest! {
         let slices = slices.unwrap_or(unlimited);
         let mut naive = Naive { limits, slices, idle: Vec::new(), used: Vec::new() };
         let mut slots = HashMap::new();
-        // As requests have them: begun some time ago, when the pool was another.
+        // As in requests: begun some time ago, in another state of the pool.
         let mut lookups: Vec<(Own, Lookup)> = Vec::new();
 
         for (value, mut operation) in (0..).zip(operations) {
@@ -667,7 +667,7 @@ proptest! {
             }
         }
 
-        // Nothing was lost: what is left comes out in the order in which it was saved.
+        // Nothing was lost: the remaining connections leave in the order in which they were saved.
         while let Some(value) = pool.pop() {
             prop_assert_eq!(Some(value), naive.idle.pop().map(|(_, value, _)| value));
         }

@@ -1,4 +1,4 @@
-//! A response body, as long as it turns out to be.
+//! A response body of any length.
 
 #![forbid(unsafe_code)]
 
@@ -8,8 +8,8 @@ use std::io;
 use allocator_api2::alloc::Allocator;
 use allocator_api2::vec::Vec;
 
-/// Bytes in a request's memory. Without memory for more, what is written is lost, and that is told
-/// at the end: no writer in between has to make an error of it, for which there may be no memory
+/// Bytes in a request's memory. If there is no memory for more, further bytes are lost, and
+/// [`Self::finish`] reports it: so writers need not create errors, for which there may be no memory
 /// either.
 pub struct Body<A: Allocator> {
     bytes: Vec<u8, A>,
@@ -22,7 +22,7 @@ impl<A: Allocator> Body<A> {
         Body { bytes: Vec::new_in(allocator), whole: true }
     }
 
-    /// All that was written; `None` if there was no memory for it.
+    /// All written bytes; `None` if there was no memory for them.
     pub fn finish<'a>(self) -> Option<&'a [u8]>
     where
         A: 'a,

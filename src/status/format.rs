@@ -33,8 +33,8 @@ impl Format {
         }
     }
 
-    /// The `charset` of the `Content-Type`, if it has one, and what nginx is to add behind it:
-    /// `gzip_types` and the like only know types without parameters.
+    /// The `charset` of the `Content-Type`, if it has one, and the parameters that nginx adds after
+    /// it: `gzip_types` and similar directives only know types without parameters.
     pub fn charset(self) -> &'static str {
         match self {
             Format::Json => "",

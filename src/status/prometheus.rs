@@ -7,7 +7,7 @@ use core::fmt::{self, Display, Formatter, Write};
 
 use super::report::{Printable, Report, UpstreamReport};
 
-/// Writes the status. Slices are not among it: each key a client makes up would be a time series.
+/// Writes the status, without slices: each key that a client invents would become a time series.
 ///
 /// # Errors
 ///

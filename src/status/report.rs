@@ -1,4 +1,4 @@
-//! What the status tells, whatever the format.
+//! The content of the status, in any format.
 
 #![forbid(unsafe_code)]
 
@@ -32,7 +32,7 @@ pub struct UpstreamReport<'a> {
     pub totals: Totals,
     /// For each worker.
     pub limits: ShownLimits,
-    /// The busiest slices of the worker that answers; `None` if nobody asked for them.
+    /// The busiest slices of the worker that answers; `None` if the directive does not list them.
     pub slices: Option<&'a [UsedSlice<'a>]>,
 }
 
@@ -54,8 +54,8 @@ pub struct ShownLimits {
     pub slice_poolsize: Option<u32>,
 }
 
-/// Bytes that should be UTF-8. One that is not shows as in nginx's logs, `\xFF`, so that two names
-/// that differ in nothing else can be told apart.
+/// Bytes that should be UTF-8. A byte that is not is shown as in nginx's logs, `\xFF`, so that two
+/// names that differ only in such bytes look different.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Printable<'a>(pub &'a [u8]);
 
@@ -71,8 +71,8 @@ impl Display for Printable<'_> {
     }
 }
 
-/// Puts the busiest ones of slices into a list that has room for them: those that hold the most
-/// idle connections come first.
+/// Puts the busiest slices into a list that has room for them: those with the most idle connections
+/// come first.
 pub fn list_busiest<'a, A: Allocator>(
     slices: impl Iterator<Item = UsedSlice<'a>>,
     list: &mut Vec<UsedSlice<'a>, A>,

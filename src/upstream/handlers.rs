@@ -1,12 +1,12 @@
-//! Numbers for the handlers that make requests: a handler's address tells protocols apart, but means
-//! something in one process only.
+//! Numbers for the handlers that create requests: the address of a handler tells protocols apart,
+//! but has a meaning in one process only.
 
 #![forbid(unsafe_code)]
 
-/// More than the modules of nginx that use upstreams.
+/// The most handlers: more than nginx has modules that use upstreams.
 const MOST: usize = 16;
 
-/// The handlers that were seen, each under its number.
+/// The known handlers, each under its number.
 #[derive(Default)]
 pub struct Handlers {
     addresses: [usize; MOST],
@@ -14,10 +14,10 @@ pub struct Handlers {
 }
 
 impl Handlers {
-    /// The number of a handler; `None` if there are too many, whose connections are not kept.
+    /// The number of a handler; `None` if there are too many: its connections are not kept.
     #[inline(always)]
     pub fn number(&mut self, address: usize) -> Option<u16> {
-        // Most upstreams have one.
+        // Most upstreams have one handler.
         match self.addresses {
             [first, ..] if first == address && self.len != 0 => Some(0),
             _ => self.find_or_add(address),
@@ -45,7 +45,7 @@ mod tests {
         assert_eq!(numbers, expected);
         assert_eq!(handlers.number(116), None);
         assert_eq!(handlers.number(107), Some(7));
-        // No address is that of another one by default.
+        // An unused entry does not match any address.
         assert_eq!(Handlers::default().number(0), Some(0));
     }
 }

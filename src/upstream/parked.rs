@@ -16,17 +16,17 @@ use crate::pool::SlotIndex;
 pub struct Parked {
     /// The connection.
     pub connection: NonNull<ngx_connection_t>,
-    /// The upstream that it is parked in: an event of the connection comes without.
+    /// The upstream in which it is parked, since an event of the connection does not name it.
     pub upstream: NonNull<c_void>,
-    /// When it is no longer used.
+    /// The time from which it is no longer used.
     pub deadline: Time,
-    /// When it was parked: the lower half of the time.
+    /// The time when it was parked: the lower half.
     pub since: u32,
-    /// Who has set the deadline.
+    /// The origin of the deadline.
     pub limited_by: LimitedBy,
 }
 
-// The pool's memory of a connection is counted with as much for its caller.
+// The pool's limit of the memory for a connection includes this much for its caller.
 const _: () = assert!(size_of::<Parked>() <= 32);
 
 impl Parked {
@@ -40,7 +40,7 @@ impl Parked {
         Parked { connection, upstream, deadline, since: now as u32, limited_by }
     }
 
-    /// For how long it has been idle, in milliseconds.
+    /// The time for which it has been idle, in milliseconds.
     pub fn idle(&self, now: Time) -> u32 {
         (now as u32).wrapping_sub(self.since)
     }
@@ -62,7 +62,7 @@ impl Table {
         Ok(Table(table))
     }
 
-    /// The connection of a slot, or the last one that was there.
+    /// The connection of a slot, or of an empty slot its last one.
     pub fn get(&self, slot: SlotIndex) -> Option<&Parked> {
         self.0.get(slot.get() as usize)
     }
