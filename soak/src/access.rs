@@ -1,4 +1,4 @@
-//! What nginx's access log says: each request's attempts to send it to a server.
+//! nginx's access log: the attempts to send each request to a server.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -16,18 +16,18 @@ pub const LOG: &str = "access.log";
 pub const ATTEMPTS: &str =
     "$proxy_host|$upstream_addr|$upstream_keepalive|$upstream_keepalive_save";
 
-/// What was logged for an upstream.
+/// The logged attempts of an upstream.
 #[derive(Debug, Default)]
 pub struct Logged {
     /// Attempts for which nginx names a server.
     pub servers: u64,
-    /// Attempts for which it names none, since it had no connection left to connect with.
+    /// Attempts for which it names no server, since it had no connection left to connect with.
     pub unconnected: u64,
-    /// How often the module says `HIT`.
+    /// The number of `HIT`s that the module logged.
     pub hits: u64,
-    /// How often it says `MISS`.
+    /// The number of `MISS`es.
     pub misses: u64,
-    /// How often it says `saved`.
+    /// The number of `saved`.
     pub saved: u64,
     /// Connections that were not kept, by reason.
     pub refused: BTreeMap<String, u64>,
@@ -37,17 +37,17 @@ pub struct Logged {
 pub struct AccessLog {
     path: PathBuf,
     read: u64,
-    /// All that was logged, for each upstream.
+    /// The logged attempts, for each upstream.
     pub logged: [Logged; UPSTREAMS.len()],
 }
 
 impl AccessLog {
-    /// The one in nginx's folder.
+    /// The log in nginx's folder.
     pub fn new(dir: &Path) -> Self {
         AccessLog { path: dir.join(LOG), read: 0, logged: Default::default() }
     }
 
-    /// Reads what is new.
+    /// Reads the new lines.
     pub fn look(&mut self, report: &Report) -> Result<()> {
         let mut log = File::open(&self.path)?;
         log.seek(SeekFrom::Start(self.read))?;
@@ -63,7 +63,7 @@ impl AccessLog {
         Ok(())
     }
 
-    /// Empties the log, if everything was read; to be called while no request is under way.
+    /// Empties the log, if everything was read. Call it while no request is under way.
     pub fn clear(&mut self) -> Result<()> {
         let log = File::options().write(true).open(&self.path)?;
         if log.metadata()?.len() == self.read {
@@ -73,13 +73,13 @@ impl AccessLog {
         Ok(())
     }
 
-    /// Counts a request; `None` if what nginx and the module say of it cannot be.
+    /// Counts a request; `None` if the line of nginx and the module is impossible.
     fn add(&mut self, line: &str) -> Option<()> {
         let mut fields = line.split('|');
         let (name, servers) = (fields.next()?, fields.next()?);
         let (attempts, save) = (fields.next()?, fields.next()?);
         if servers == "-" {
-            // It came to no upstream.
+            // It reached no upstream.
             return (attempts == "-" && save == "-").then_some(());
         }
         let index = UPSTREAMS.iter().position(|upstream| upstream.name == name)?;
@@ -91,7 +91,7 @@ impl Logged {
     fn add(&mut self, servers: &str, attempts: &str, save: &str) -> Option<()> {
         let servers = servers.split(", ");
         let unconnected = servers.clone().filter(|server| server.is_empty()).count() as u64;
-        // Where there is no server left to try, nginx names the upstream.
+        // If there is no server left to try, nginx names the upstream.
         let is_server = |server: &&str| server.parse::<SocketAddr>().is_ok();
         let servers = servers.filter(is_server).count() as u64;
         let count = |word| attempts.split(", ").filter(|attempt| *attempt == word).count() as u64;
@@ -101,7 +101,7 @@ impl Logged {
         self.unconnected += unconnected;
         self.hits += hits;
         self.misses += misses;
-        // The others are about the last attempt; those before it have failed.
+        // The other values are about the last attempt; the attempts before it have failed.
         let last = match save {
             "-" => 0,
             "saved" => {

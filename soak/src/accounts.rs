@@ -1,8 +1,8 @@
-//! The module's counters, beside what is known elsewhere: nginx's access log has each attempt, the
-//! system each socket of the workers, and the backends each connection and each reuse.
+//! The module's counters, compared with other sources: nginx's access log has each attempt, the
+//! system has each socket of the workers, and the backends have each connection and each reuse.
 //!
 //! Everything is compared while no request is under way, when it must be equal. Only a killed
-//! worker leaves requests behind that it had counted, but neither logged nor ended.
+//! worker leaves requests that it had counted, but neither logged nor ended.
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Formatter};
@@ -20,16 +20,16 @@ use crate::report::Report;
 use crate::status::{self, Counts};
 use crate::upstreams::UPSTREAMS;
 
-/// How often it is looked until everything is equal, and the time from one look to the next: a
-/// worker may not get to run for a while. All together are shorter than connections are idle.
+/// The number of looks until everything must be equal, and the time between two looks: a worker may
+/// not get to run for a while. All together take less time than connections are idle.
 const LOOKS: usize = 10;
 const MEANWHILE: Duration = Duration::from_millis(50);
 
-/// How many attempts the requests have that a killed worker leaves behind, on the average: hardly
-/// any of them is not at its first one.
+/// The average number of attempts of the requests that a killed worker leaves: nearly all of them
+/// are at the first one.
 const ATTEMPTS: i64 = 2;
 
-/// The reasons for which the soak has idle connections closed.
+/// The reasons of closing idle connections that the soak provokes.
 const CLOSED: [&str; 8] = [
     "timeout",
     "hint",
@@ -41,13 +41,13 @@ const CLOSED: [&str; 8] = [
     "shutdown",
 ];
 
-/// What the soak has nginx say of its caches.
+/// The cache statuses that the soak provokes.
 const CACHES: [&str; 6] = ["MISS", "HIT", "EXPIRED", "STALE", "UPDATING", "REVALIDATED"];
 
-/// The reasons for which the soak has connections not kept.
+/// The reasons of not keeping connections that the soak provokes.
 const REFUSED: [&str; 5] = ["limit", "closed", "failed", "keylen", "exiting"];
 
-/// What the module has counted, less what is known elsewhere.
+/// A difference between the module's counters and another source.
 #[derive(Clone, Eq, Ord, PartialEq, PartialOrd)]
 enum Difference {
     Logged(String),
@@ -55,7 +55,7 @@ enum Difference {
     Ended,
 }
 
-/// Those of an upstream.
+/// The differences of an upstream.
 type Differences = BTreeMap<Difference, i64>;
 
 impl Display for Difference {
@@ -68,7 +68,7 @@ impl Display for Difference {
     }
 }
 
-/// What killed workers have left behind.
+/// The losses by killed workers.
 #[derive(Default)]
 struct Lost {
     workers: i64,
@@ -77,7 +77,7 @@ struct Lost {
 }
 
 impl Lost {
-    /// By how much a difference may have changed, in all upstreams together.
+    /// The possible change of a difference, in all upstreams together.
     fn explains(&self, difference: &Difference) -> RangeInclusive<i64> {
         match difference {
             // No client has more than one request at a time.
@@ -89,24 +89,24 @@ impl Lost {
     }
 }
 
-/// What is known at one moment, of each upstream.
+/// All sources at one moment, of each upstream.
 struct Look {
     counts: Vec<Counts>,
     /// The connections that nginx's processes had after that.
     open: Vec<u64>,
-    /// What was counted after that.
+    /// The counters after that.
     after: Vec<Counts>,
     differences: Vec<Differences>,
 }
 
-/// Compares the counters with what is known elsewhere.
+/// Compares the counters with the other sources.
 pub struct Accounts {
     log: AccessLog,
-    /// What killed workers had in use, of each upstream.
+    /// The connections that killed workers had in use, of each upstream.
     in_use: Vec<i64>,
-    /// As they were when everything was compared last.
+    /// The differences at the last comparison.
     differences: Vec<Differences>,
-    /// What was lost after that.
+    /// The losses after that.
     lost: Lost,
 }
 
@@ -130,7 +130,7 @@ impl Accounts {
         }
     }
 
-    /// Compares everything, while no request is under way; answers with what was counted.
+    /// Compares everything, while no request is under way; returns the counters.
     pub async fn check(&mut self, report: &Report, nginx: &Nginx) -> Result<Vec<Counts>> {
         let mut looks = 1;
         loop {
@@ -163,7 +163,7 @@ impl Accounts {
         Ok(Look { counts, open, after, differences })
     }
 
-    /// The differences that have changed by more than is explained.
+    /// The differences with a change that the losses do not explain.
     fn changes(&self, look: &Look) -> Vec<String> {
         let mut wrong = vec![];
         for what in look.differences[0].keys() {
@@ -185,7 +185,7 @@ impl Accounts {
     }
 }
 
-/// What differs of an upstream.
+/// The differences of an upstream.
 fn differences(counts: &Counts, logged: &Logged, accepted: u64, in_use: i64) -> Differences {
     let Counts { requests, hits, misses, saved, refused, .. } = counts;
     let less = |counted: &u64, known: u64| *counted as i64 - known as i64;
@@ -210,7 +210,8 @@ fn differences(counts: &Counts, logged: &Logged, accepted: u64, in_use: i64) -> 
 }
 
 impl Look {
-    /// Where other connections are idle than the workers have open. Some may be closed meanwhile.
+    /// The upstreams whose idle connections are not the open ones of the workers. Some may be
+    /// closed meanwhile.
     fn idle(&self) -> Vec<String> {
         let mut wrong = vec![];
         let both = self.counts.iter().zip(&self.after);
@@ -226,7 +227,8 @@ impl Look {
         wrong
     }
 
-    /// Where backends have seen more reuse than was counted: what they have not seen was given up.
+    /// The upstreams in which backends have seen more reuse than was counted. They may have seen
+    /// less: clients give requests up.
     fn reused(&self, report: &Report) -> Vec<String> {
         let mut wrong = vec![];
         for ((upstream, counts), reused) in UPSTREAMS.iter().zip(&self.counts).zip(&report.reused) {
@@ -239,7 +241,7 @@ impl Look {
     }
 }
 
-/// Whether everything that was provoked has come about, and was counted.
+/// Whether everything that the soak provokes has happened, and was counted.
 pub fn reasons(report: &Report, counts: &[Counts]) {
     for status in CACHES {
         if !report.caches().contains_key(status) {

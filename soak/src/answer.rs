@@ -1,38 +1,38 @@
-//! What backends answer, and what bodies are made of.
+//! The answers of backends, and the bodies.
 
 use rand::Rng;
 
 use crate::request::Request;
 use crate::upstreams::{KEPT, Server, UPSTREAMS};
 
-/// What some servers send before they close an idle connection.
+/// The answer that some servers send before they close an idle connection.
 pub const TIMEOUT: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
-/// An answer whose status line is none. nginx takes it for the body of an HTTP/0.9 answer, passes
-/// that on without a header, and keeps the client's connection open.
+/// An answer with an invalid status line. nginx takes it for the body of an HTTP/0.9 answer, passes
+/// it on without a header, and keeps the client's connection open.
 pub const NO_STATUS: &[u8] = b"HTTQ/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
-/// An answer with a field that is none.
+/// An answer with an invalid field.
 pub const NO_FIELD: &[u8] = b"HTTP/1.1 200 OK\r\nX-Broken\0: 1\r\nContent-Length: 0\r\n\r\n";
 
-/// A field of what is no answer, but has the form of one.
+/// The field that marks bytes in the form of an answer that are no answer.
 pub const STRAY: &str = "X-Stray";
 
 /// An answer.
 pub struct Answer {
-    /// All of it.
+    /// All bytes.
     pub bytes: Vec<u8>,
     /// Whether it says that it is the last one on its connection.
     pub close: bool,
 }
 
-/// A body that tells whose it is.
+/// A body that names its request.
 pub fn filling(id: u64, length: usize) -> Vec<u8> {
     format!("{id:016x}\n").bytes().cycle().take(length).collect()
 }
 
-/// An answer that does what is asked.
+/// A correct answer.
 pub fn whole(rng: &mut impl Rng, request: &Request, server: Server) -> Answer {
     let empty = if request.cacheable { 100 } else { 1 };
     if request.conditional && rng.random_range(0..3) != 0 || rng.random_range(0..200) < empty {
@@ -50,7 +50,7 @@ pub fn whole(rng: &mut impl Rng, request: &Request, server: Server) -> Answer {
     Answer { bytes, close: false }
 }
 
-/// An answer after whose header nothing follows.
+/// An answer that consists of a header only.
 pub fn without_body(rng: &mut impl Rng, request: &Request, server: Server) -> Answer {
     let close = request.conditional && rng.random_range(0..3) == 0;
     let (status, fields) = match () {
@@ -63,7 +63,7 @@ pub fn without_body(rng: &mut impl Rng, request: &Request, server: Server) -> An
     Answer { bytes: head(status, &fields, request, server).into_bytes(), close }
 }
 
-/// A 500 in two parts, of which the second one has the form of an answer, or is empty.
+/// A 500 in two parts; the second one has the form of an answer, or is empty.
 pub fn error(rng: &mut impl Rng, request: &Request, server: Server) -> (Answer, Vec<u8>) {
     let empty = request.head || rng.random_range(0..5) == 0;
     let body = if empty { vec![] } else { stray(request.id) };
@@ -83,7 +83,7 @@ pub fn error(rng: &mut impl Rng, request: &Request, server: Server) -> (Answer, 
     (Answer { bytes, close }, [&body, &b"\r\n0\r\n\r\n"[..]].concat())
 }
 
-/// What has the form of an answer, but is none. It names the request before it.
+/// Bytes in the form of an answer that are no answer. They name the request before them.
 pub fn stray(id: u64) -> Vec<u8> {
     let body = format!("This is no answer to anybody, but came after request {id:x}.\n");
     let length = length_of(body.len(), false);

@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::faults::IdleFault;
 use crate::upstreams::Server;
 
-/// Accepts connections, for ever.
+/// Accepts connections without end.
 pub async fn serve(context: Arc<Context>, server: Server, listener: TcpListener, tls: TlsAcceptor) {
     loop {
         let Ok((stream, peer)) = listener.accept().await else { continue };

@@ -1,4 +1,4 @@
-//! What is checked from outside: sockets, memory, logs.
+//! The checks from outside: sockets, memory, logs.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -10,17 +10,18 @@ use crate::nginx::Nginx;
 use crate::process::{self, Socket};
 use crate::upstreams::{Identity, LOCATIONS, UPSTREAMS, upstream_of};
 
-/// What a process's memory may grow by in a minute, in kilobytes, once it has worked for a minute:
-/// its heap is fragmented a little more or less. A leak of four bytes a request would be more.
+/// The limit for the growth of a process's memory in a minute, in kilobytes, after it has worked
+/// for a minute: its heap is fragmented a little more or less. A leak of four bytes per request
+/// would exceed it.
 const GROWTH: u64 = 1024;
 
 /// The time between two looks at the memory.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// nginx's ordinary log is emptied when it is longer, in bytes.
+/// The length from which nginx's ordinary log is emptied, in bytes.
 const LONG_LOG: u64 = 64 << 20;
 
-/// Whether each worker keeps within its limits; to be called while no request is under way.
+/// Whether each worker keeps within its limits. Call it while no request is under way.
 pub fn limits(context: &Context, nginx: &Nginx) {
     for (worker, sockets) in process::sockets(&nginx.workers()) {
         for (index, upstream) in UPSTREAMS.iter().enumerate() {
@@ -54,7 +55,7 @@ fn slices(context: &Context, worker: u32, upstream: usize, idle: &[&Socket]) {
     }
 }
 
-/// How many of the connections are under which key.
+/// The number of connections under each key.
 fn keys(context: &Context, upstream: usize, idle: &[&Socket]) -> HashMap<String, usize> {
     let connections = context.connections.lock().expect("nobody panics with the lock");
     let identity = |socket: &&Socket| connections.get(&(socket.remote, socket.local));
@@ -67,7 +68,7 @@ fn keys(context: &Context, upstream: usize, idle: &[&Socket]) -> HashMap<String,
     keys
 }
 
-/// How many connections to backends the workers have.
+/// The number of connections that the workers have to backends.
 pub fn connections(nginx: &Nginx) -> usize {
     let sockets = process::sockets(&process::children(nginx.pid));
     let is_upstream = |socket: &&Socket| upstream_of(socket.remote).is_some();
@@ -77,14 +78,15 @@ pub fn connections(nginx: &Nginx) -> usize {
 /// The memory of nginx's processes, minute by minute.
 pub struct Memory {
     looked: Instant,
-    /// Of the processes that were there at the last look, and whether also before it.
+    /// The memory of the processes at the last look, and whether they existed at the look before
+    /// it.
     before: HashMap<u32, (u64, bool)>,
-    /// How many processes were compared.
+    /// The number of processes that were compared.
     pub compared: u64,
 }
 
 impl Memory {
-    /// Nothing is known yet.
+    /// No memory is known yet.
     pub fn new() -> Self {
         Memory { looked: Instant::now(), before: HashMap::new(), compared: 0 }
     }
@@ -124,7 +126,7 @@ pub struct Logs {
 }
 
 impl Logs {
-    /// Those in nginx's folder.
+    /// The logs in nginx's folder.
     pub fn new(dir: &Path) -> Self {
         let (grave, ordinary) = (dir.join("grave.log"), dir.join("error.log"));
         Logs { grave, ordinary, read: 0, killed: HashSet::new(), any_killed: false }
@@ -160,11 +162,11 @@ impl Logs {
         killed.is_some_and(|worker| self.killed.remove(&worker))
             // An entry of the cache that a killed worker had in use.
             || self.any_killed && line.contains("ignore long locked inactive cache entry")
-            // One that another worker is about to replace: nginx asks the server instead.
+            // An entry that another worker is about to replace: nginx asks the server instead.
             || line.contains(" has too long header")
     }
 
-    /// What nginx's ordinary log says about a request.
+    /// The lines of nginx's ordinary log about a request.
     pub fn about(dir: &Path, id: u64) -> String {
         let log = fs::read(dir.join("error.log")).unwrap_or_default();
         let (log, wanted) = (String::from_utf8_lossy(&log), format!("?{id:x} HTTP/"));

@@ -1,5 +1,5 @@
-//! A connection at a backend: it remembers what its first request was about, and finds fault with
-//! any other one. It also spoils requests on purpose.
+//! A connection at a backend: it remembers the identity of its first request, and reports requests
+//! of any other identity. It also spoils requests on purpose.
 
 use std::io::{ErrorKind, Result};
 use std::net::SocketAddr;
@@ -19,16 +19,16 @@ use crate::request::Request;
 use crate::upstreams::{BUFFER, Identity, KEPT, LOCATIONS, Server, UPSTREAMS};
 use crate::wire::{self, Body, Wire};
 
-/// Longer than nginx waits for an answer.
+/// A time longer than nginx waits for an answer.
 const STALL: Duration = Duration::from_secs(4);
 
-/// For how long requests may still come after an idle fault.
+/// The time for which requests may still arrive after an idle fault.
 const LATE: Duration = Duration::from_secs(1);
 
-/// How late a body comes at most, in milliseconds.
+/// The longest delay of a late body, in milliseconds.
 const LATE_BODY: u64 = 600;
 
-/// How long after its last answer a connection ends at most, in milliseconds.
+/// The longest time from the last answer to the end of a connection, in milliseconds.
 const LINGER: u64 = 200;
 
 /// A connection, with or without TLS.
@@ -58,14 +58,14 @@ pub struct Connection<'a, S> {
     name: Option<String>,
     /// The identity of the first request.
     first: Option<Identity>,
-    /// A request that came when none might come.
+    /// A request that arrived when no request was allowed.
     early: Option<Request>,
     rng: SmallRng,
     wire: Wire<S>,
 }
 
 impl<'a, S: Stream> Connection<'a, S> {
-    /// A connection without any request yet. `name` is what the client gave with TLS.
+    /// A connection without any request yet. `name` is the name that the client gave with TLS.
     pub fn new(
         context: &'a Context,
         server: Server,
@@ -111,14 +111,14 @@ impl<'a, S: Stream> Connection<'a, S> {
         parsed
     }
 
-    /// Waits for another request; spoils the connection meanwhile, if it is to be. `last` is the
+    /// Waits for another request; spoils the connection meanwhile, if a fault is due. `last` is the
     /// request before.
     async fn next_request(&mut self, last: &Request) -> Result<Option<Request>> {
         if let Some(early) = self.early.take() {
             return Ok(Some(early));
         }
         let fault = IdleFault::pick(&mut self.rng).filter(|_| self.context.may_spoil());
-        // What nginx has not received yet of the last answer is lost in a reset.
+        // A reset loses the bytes of the last answer that nginx has not received yet.
         let may_reset = |fault: &(IdleFault, _)| !(last.answered && fault.0 == IdleFault::Reset);
         if let Some((fault, after)) = fault.filter(may_reset) {
             if let Ok(request) = timeout(after, self.request()).await {
@@ -132,12 +132,12 @@ impl<'a, S: Stream> Connection<'a, S> {
         }
         match timeout(Duration::from_secs(KEPT), self.request()).await {
             Ok(request) => request.map(Some),
-            // nginx was told so, and it is no fault.
+            // The server has announced it, so it is no fault.
             Err(_) => Ok(None),
         }
     }
 
-    /// Waits for so many milliseconds, in which there is no reason for a request to come.
+    /// Waits for this number of milliseconds, in which no request should arrive.
     async fn expect_none(&mut self, time: u64, when: &str, last: u64) -> Result<()> {
         if let Ok(request) = timeout(Duration::from_millis(time), self.request()).await {
             let request = request?;
@@ -150,7 +150,7 @@ impl<'a, S: Stream> Connection<'a, S> {
         Ok(())
     }
 
-    /// Does what no good server does to an idle connection.
+    /// Does a wrong thing to an idle connection.
     async fn spoil(&mut self, fault: IdleFault, last: u64) -> Result<()> {
         self.context.report.faults.add();
         self.context.ledger.idle_fault(self.server.address, self.first.clone(), fault);
@@ -207,7 +207,7 @@ impl<'a, S: Stream> Connection<'a, S> {
         Ok(())
     }
 
-    /// Answers a request, or spoils it; false if the connection is done with.
+    /// Answers a request, or spoils it; false if the connection has ended.
     async fn answer(&mut self, request: &Request, fault: Option<Fault>) -> Result<bool> {
         if let Some(fault) = fault {
             self.context.report.faults.add();
@@ -256,7 +256,7 @@ impl<'a, S: Stream> Connection<'a, S> {
         self.finish(request, &answer).await
     }
 
-    /// Ends the connection some time after an answer that says so; false if it did.
+    /// Ends the connection some time after an answer that announces it; false if it did.
     async fn finish(&mut self, request: &Request, answer: &Answer) -> Result<bool> {
         if answer.close && self.early.is_none() {
             let after = self.rng.random_range(0..LINGER);
@@ -266,7 +266,7 @@ impl<'a, S: Stream> Connection<'a, S> {
         Ok(!answer.close)
     }
 
-    /// Does what no good server does to a request, which ends the connection.
+    /// Does a wrong thing to a request, which ends the connection.
     async fn spoil_request(
         &mut self,
         request: &Request,

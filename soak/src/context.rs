@@ -1,4 +1,4 @@
-//! What clients, backends and checks share.
+//! The data that clients, backends and checks share.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -9,13 +9,13 @@ use crate::ledger::Ledger;
 use crate::report::Report;
 use crate::upstreams::Identity;
 
-/// All of it.
+/// All of this data.
 pub struct Context {
-    /// What happened to requests.
+    /// The events of requests.
     pub ledger: Ledger,
     /// The figures.
     pub report: Report,
-    /// The identities of the connections that have one, by the server's and nginx's address.
+    /// The identities of connections, if they have one, by the server's and nginx's address.
     pub connections: Mutex<HashMap<(SocketAddr, SocketAddr), Identity>>,
     behaved: AtomicBool,
 }
@@ -27,7 +27,7 @@ impl Context {
         Context { ledger, report, connections: Mutex::default(), behaved: AtomicBool::new(false) }
     }
 
-    /// Whether backends are to do nothing wrong for now.
+    /// Whether backends must do nothing wrong for now.
     pub fn behave(&self, behaved: bool) {
         self.behaved.store(behaved, Ordering::SeqCst);
     }

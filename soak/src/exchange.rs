@@ -10,12 +10,12 @@ use crate::faults::Failure;
 use crate::upstreams::{Identity, LOCATIONS, UPSTREAMS};
 use crate::wire::{self, Body, Wire};
 
-/// What `$upstream_cache_status` says of an answer that comes from a cache.
+/// The values of `$upstream_cache_status` for an answer from a cache.
 const CACHED: [&str; 4] = ["HIT", "STALE", "UPDATING", "REVALIDATED"];
 
 /// An open connection to nginx.
 pub struct Connection {
-    /// What it is read from and written to.
+    /// Its bytes.
     pub wire: Wire<TcpStream>,
     /// The client's port.
     pub port: u16,
@@ -43,9 +43,9 @@ pub struct Request {
 pub struct Answer {
     /// Its status.
     pub status: u16,
-    /// The request that the backend has answered; none if it is not the backend's answer.
+    /// The request that the backend has answered; `None` if the answer is not the backend's.
     pub id: Option<u64>,
-    /// What that request was about.
+    /// The subject of that request.
     pub identity: Option<String>,
     /// The server that has answered.
     pub server: Option<SocketAddr>,
@@ -53,23 +53,23 @@ pub struct Answer {
     pub tried: Vec<SocketAddr>,
     /// The worker that has answered.
     pub worker: Option<u32>,
-    /// What nginx says of the cache, if there is one.
+    /// The cache status of nginx, if there is a cache.
     pub cache: Option<String>,
     /// Whether it is the last one on its connection.
     pub close: bool,
-    /// Whether it has the mark of what is no answer.
+    /// Whether it has the mark of bytes that are no answer.
     stray: bool,
     body: Body,
 }
 
 impl Request {
-    /// What nginx looks for a connection under.
+    /// The identity under which nginx looks for a connection.
     pub fn identity(&self) -> Identity {
         let upstream = &UPSTREAMS[LOCATIONS[self.location].upstream];
         Identity::new(self.location, &upstream.key_of(&self.host))
     }
 
-    /// Everything, as it is sent.
+    /// All bytes, as they are sent.
     pub fn bytes(&self) -> Vec<u8> {
         let Request { id, location, method, host, body, close } = self;
         let path = LOCATIONS[*location].path;
@@ -97,7 +97,7 @@ impl Connection {
         Ok(Connection { wire: Wire::new(stream), port, worker: None })
     }
 
-    /// Sends a request and waits for the answer, of which there may be a part if it failed.
+    /// Sends a request and waits for the answer; if it failed, there may be a part of one.
     pub async fn exchange(
         &mut self,
         request: &Request,
@@ -116,7 +116,7 @@ impl Connection {
         }
         match self.wire.body(answer.body).await {
             Err(_) => Err((Failure::Cut, Some(answer))),
-            // The body of an error is not looked at.
+            // The body of an error is not checked.
             Ok(_) if answer.status != 200 => Ok(answer),
             Ok(body) if is_stray(&body) => Err((Failure::Stray, Some(answer))),
             Ok(body) if Some(&body) == answer.filling(body.len()).as_ref() => Ok(answer),
@@ -131,13 +131,13 @@ impl Answer {
         self.cache.as_deref().is_some_and(|status| CACHED.contains(&status))
     }
 
-    /// What its body must be.
+    /// The body that it must have.
     fn filling(&self, length: usize) -> Option<Vec<u8>> {
         Some(answer::filling(self.id?, length))
     }
 }
 
-/// Whether there is the mark of what is no answer.
+/// Whether there is the mark of bytes that are no answer.
 fn is_stray(bytes: &[u8]) -> bool {
     bytes.windows(STRAY.len()).any(|window| window == STRAY.as_bytes())
 }

@@ -1,10 +1,10 @@
-//! What backends do wrong on purpose, how often, and what a client may see of it.
+//! The deliberate faults of backends, their frequency, and their visible effects for clients.
 
 use std::time::Duration;
 
 use rand::Rng;
 
-/// What a backend does to one request.
+/// The fault of a backend in one request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Fault {
     /// Closes the connection without an answer.
@@ -17,21 +17,21 @@ pub enum Fault {
     Slow,
     /// Closes the connection in the middle of the answer.
     Truncate,
-    /// Answers with a header that is none.
+    /// Answers with an invalid header.
     BrokenHeader,
     /// Stops past nginx's read timeout, before the answer or in the middle of it.
     Stall,
     /// Answers before it reads the body.
     Early,
-    /// The request came just after an idle fault: it gets no answer.
+    /// The request arrived just after an idle fault: it gets no answer.
     Late,
-    /// Answers 500, with a body that comes late and has the form of an answer.
+    /// Answers 500, with a body that arrives late and has the form of an answer.
     LateBody,
-    /// Sends more than an answer that has no body: it has the form of another answer.
+    /// Sends surplus bytes after an answer without a body: they have the form of another answer.
     Surplus,
 }
 
-/// What a backend does to a connection between requests.
+/// The fault of a backend in a connection between requests.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum IdleFault {
     /// Closes a new connection at once.
@@ -42,11 +42,11 @@ pub enum IdleFault {
     Reset,
     /// Ends its own direction of the connection.
     HalfClose,
-    /// Sends an answer that nobody asked for.
+    /// Sends an unrequested answer.
     Bytes,
 }
 
-/// How a request failed, as its client sees it.
+/// The failure of a request, as its client sees it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Failure {
     /// Another status than 200.
@@ -57,7 +57,7 @@ pub enum Failure {
     Cut,
     /// An answer that no backend made.
     Strange,
-    /// What was not sent as an answer, but came late or after one.
+    /// Bytes that were not sent as an answer, but arrived late or after one.
     Stray,
     /// No answer in time.
     Hung,
@@ -79,9 +79,9 @@ impl Fault {
         Fault::Surplus,
     ];
 
-    /// The fault for one request, rarely any. Where the answer may be cached, the server is asked
-    /// so seldom that it must often give nginx a reason to answer from the cache. Without a body,
-    /// which is what a `HEAD` asks for, nginx does not look at what follows.
+    /// The fault for one request, in rare cases. If the answer may be cached, the server is asked
+    /// so seldom that it must often give nginx a reason to answer from the cache. If an answer has
+    /// no body, as for a `HEAD`, nginx does not read further bytes.
     pub fn pick(rng: &mut impl Rng, cacheable: bool, head: bool) -> Option<Fault> {
         match rng.random_range(0..100) {
             0..15 if cacheable => return Some(Fault::LateBody),
@@ -115,7 +115,7 @@ impl Fault {
         1 << (self as u32)
     }
 
-    /// Whether a request with this fault may fail so.
+    /// Whether a request with this fault may fail in this way.
     pub fn explains(self, failure: Failure) -> bool {
         match failure {
             Failure::Status(502) => matches!(
@@ -138,7 +138,7 @@ impl Fault {
 }
 
 impl IdleFault {
-    /// The fault for the time after an answer, rarely any, and how long after it.
+    /// The fault for the time after an answer, in rare cases, and its delay.
     pub fn pick(rng: &mut impl Rng) -> Option<(IdleFault, Duration)> {
         let fault = match rng.random_range(0..1000) {
             0..4 => IdleFault::Close,
@@ -155,12 +155,12 @@ impl IdleFault {
         Some((fault, Duration::from_millis(after)))
     }
 
-    /// Whether a new connection is to be closed at once.
+    /// Whether to close a new connection at once.
     pub fn at_accept(rng: &mut impl Rng) -> bool {
         rng.random_range(0..1000) < 2
     }
 
-    /// Whether a request that meets this fault may fail so.
+    /// Whether a request that meets this fault may fail in this way.
     pub fn explains(self, failure: Failure) -> bool {
         match failure {
             Failure::Status(502) => true,

@@ -1,4 +1,4 @@
-//! What happened to each request, and what happened that explains failures.
+//! The events of each request, and the events that explain failures.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
@@ -9,17 +9,17 @@ use std::time::{Duration, Instant};
 use crate::faults::{Failure, Fault, IdleFault};
 use crate::upstreams::Identity;
 
-/// How many requests are remembered: more than are made in half a minute.
+/// The number of requests that are remembered: more than are sent in half a minute.
 const REMEMBERED: usize = 1 << 20;
 
-/// How long nginx may take to notice what a backend did to an idle connection.
+/// The time that nginx may need to notice a fault in an idle connection.
 const NOTICE: Duration = Duration::from_millis(250);
 
-/// After a longer time in which this program did not run, nginx may have waited for a backend in
-/// vain: half of its timeout.
+/// The longest harmless time in which this program does not run: half of nginx's timeout. After a
+/// longer one, nginx may have waited for a backend without success.
 const LONG_LAG: Duration = Duration::from_secs(1);
 
-/// For how long events are remembered: longer than any request takes.
+/// The time for which events are remembered: longer than any request takes.
 const KEPT: Duration = Duration::from_secs(60);
 
 /// The mark of a request that a backend has seen; the bits below are [`Fault::mark`].
@@ -69,20 +69,20 @@ impl Requests {
     }
 }
 
-/// A failed request, and what its client knows about it.
+/// A failed request, as its client knows it.
 #[derive(Debug)]
 pub struct Case {
     /// The request's number.
     pub id: u64,
-    /// How it failed.
+    /// Its failure.
     pub failure: Failure,
-    /// What nginx looked for a connection under.
+    /// The identity under which nginx looked for a connection.
     pub identity: Identity,
-    /// The servers that nginx tried, if it said so.
+    /// The servers that nginx tried, if it named them.
     pub tried: Vec<SocketAddr>,
-    /// When the request was begun.
+    /// The time when the request began.
     pub begin: Instant,
-    /// When it failed.
+    /// The time when it failed.
     pub end: Instant,
     /// The client's port.
     pub port: u16,
@@ -93,7 +93,7 @@ pub struct Case {
 struct Idle {
     at: Instant,
     server: SocketAddr,
-    /// Of the connection; `None` if there was no request yet.
+    /// The identity of the connection; `None` if there was no request yet.
     identity: Option<Identity>,
     fault: IdleFault,
 }
@@ -115,7 +115,7 @@ struct Events {
 
 /// Everything that can explain a failure.
 pub struct Ledger {
-    /// What backends did to requests.
+    /// The faults of backends in requests.
     pub requests: Requests,
     events: Mutex<Events>,
 }
@@ -135,7 +135,7 @@ impl Ledger {
         self.events().idle.push_back(Idle { at: Instant::now(), server, identity, fault });
     }
 
-    /// A worker, which was stopped, is about to be killed, with the connections of these clients.
+    /// A stopped worker is about to be killed, with the connections of these clients.
     pub fn kill(&self, clients: HashSet<u16>) {
         self.events().kills.push(Kill { at: Instant::now(), clients });
     }
@@ -161,7 +161,7 @@ impl Ledger {
         record(&mut self.events().shortages, begin);
     }
 
-    /// Forgets what is too old to explain anything.
+    /// Forgets events that are too old to explain anything.
     pub fn prune(&self) {
         let Some(old) = Instant::now().checked_sub(KEPT) else { return };
         let mut events = self.events();
@@ -219,13 +219,13 @@ impl Events {
         self.shortages.iter().any(during)
     }
 
-    /// Whether the client's connection was one of a killed worker's.
+    /// Whether the client's connection belonged to a killed worker.
     fn killed(&self, case: &Case) -> bool {
         let of = |kill: &Kill| kill.at <= case.end && kill.clients.contains(&case.port);
         self.kills.iter().any(|kill| case.begin <= kill.at + NOTICE && of(kill))
     }
 
-    /// For how long this program, with the backends, did not run during a request.
+    /// The time for which this program, with the backends, did not run during a request.
     fn lagged(&self, case: &Case) -> Duration {
         let during = |&(begin, end): &(Instant, Instant)| {
             end.min(case.end).saturating_duration_since(begin.max(case.begin))
@@ -233,8 +233,8 @@ impl Events {
         self.lags.iter().map(during).sum()
     }
 
-    /// Whether a server has spoiled an idle connection, which this request may have got, at the
-    /// same time. Each connection can spoil one request only.
+    /// Whether a server has spoiled an idle connection at the same time, which this request may
+    /// have got. Each connection can spoil one request only.
     fn idle_fault(&mut self, case: &Case) -> bool {
         let begin = self.noticed_since(case.begin);
         let met = |idle: &Idle| {
@@ -243,7 +243,7 @@ impl Events {
                 && idle.fault.explains(case.failure)
                 && (case.tried.is_empty() || case.tried.contains(&idle.server))
         };
-        // A connection without a request may have been anybody's: it is the last one to look at.
+        // A connection without a request may have been any client's: it is considered last.
         let own = |idle: &Idle| idle.identity.as_ref() == Some(&case.identity) && met(idle);
         let new = |idle: &Idle| idle.identity.is_none() && met(idle);
         let own = self.idle.iter().position(own);
@@ -251,7 +251,7 @@ impl Events {
         index.is_some_and(|index| self.idle.remove(index).is_some())
     }
 
-    /// Since when idle faults may not have been noticed by a worker at this time.
+    /// The time since which a worker may not have noticed idle faults by this time.
     fn noticed_since(&self, time: Instant) -> Instant {
         let stood = |&&(begin, end): &&(Instant, Option<Instant>)| {
             begin <= time && end.is_none_or(|end| time <= end + NOTICE)

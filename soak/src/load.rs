@@ -1,4 +1,4 @@
-//! The load: clients, some of which keep their connections, some not.
+//! The load: clients; some keep their connections, some do not.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,19 +19,19 @@ use crate::faults::Failure;
 use crate::ledger::Case;
 use crate::upstreams::LOCATIONS;
 
-/// How many clients there are.
+/// The number of clients.
 pub const CLIENTS: usize = 80;
 
-/// How many keys are requested more than once.
+/// The number of keys that are requested more than once.
 const KEYS: f32 = 10_000.0;
 
-/// How much more often the first keys are requested than the last ones.
+/// The factor by which the first keys are requested more often than the last ones.
 const SKEW: f32 = 1.4;
 
 /// The longest that an answer may take: more than all of nginx's timeouts together.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How clients are told to pause, and tell that they do.
+/// The signal for clients to pause, and their answer that they do.
 #[derive(Default)]
 pub struct Gate {
     closed: AtomicBool,
@@ -105,7 +105,7 @@ impl Client {
         }
     }
 
-    /// Sends requests, for ever.
+    /// Sends requests without end.
     pub async fn run(mut self) {
         loop {
             self.gate.enter().await;
@@ -149,7 +149,7 @@ impl Client {
         }
     }
 
-    /// Sends a request, or a part of it, and closes the connection at any time after.
+    /// Sends a request, or a part of it, and closes the connection at any later time.
     async fn give_up(&mut self, request: &Request) {
         self.context.report.aborted.add();
         self.context.ledger.requests.begin(request.id);
@@ -190,12 +190,12 @@ impl Client {
         let tried = answer.map_or(vec![], |answer| answer.tried);
         let (id, identity, end) = (request.id, request.identity(), Instant::now());
         let case = Case { id, failure, identity, tried, begin, end, port, worker };
-        // The judge has only gone when failures say nothing any more.
+        // The judge has ended only when failures have no meaning any more.
         let _ = self.failures.send(case);
     }
 
-    /// Whether the answer is of this request, and from the server that nginx meant to ask. One that
-    /// comes from a cache is of a request that was about the same.
+    /// Whether the answer belongs to this request, and comes from the server that nginx meant to
+    /// ask. An answer from a cache belongs to a request with the same subject.
     fn check(&self, request: &Request, answer: &Answer) {
         let (report, identity) = (&self.context.report, request.identity());
         if let Some(status) = &answer.cache {

@@ -1,33 +1,33 @@
-//! Proves the module's promises under fire: nginx with the module between clients and backends
-//! that do everything wrong, while it is reloaded and its workers are killed.
+//! Proves the module's promises under fire: nginx with the module between clients and backends that
+//! make all kinds of errors, while it is reloaded and its workers are killed.
 //!
-//! Every request has a number. Backends record what they do to it in the [`ledger`]; a client's
-//! failure that nothing there explains is a broken promise, and so is each request that comes to a
-//! backend on a connection of another key, location, protocol or server.
+//! Every request has a number. Backends record their faults in the [`ledger`]; a client's failure
+//! without an explanation there is a broken promise, and so is each request that reaches a backend
+//! on a connection of another key, location, protocol or server.
 //!
-//! Each file uses only such as are above it:
+//! Each file uses only files above it:
 //!
-//! | file         | what                                                  |
-//! |--------------|-------------------------------------------------------|
-//! | `upstreams`  | the upstreams and locations; whose a connection is    |
-//! | `wire`       | HTTP/1.1                                              |
-//! | `faults`     | what backends do wrong                                |
-//! | `report`     | the figures                                           |
-//! | `ledger`     | what happened, and what it explains                   |
-//! | `context`    | what clients, backends and checks share               |
-//! | `request`    | requests, as backends see them                        |
-//! | `answer`     | what backends answer                                  |
-//! | `connection` | backends' connections, which check whose they are     |
-//! | `backend`    | the servers                                           |
-//! | `exchange`   | requests and answers, as clients see them             |
-//! | `load`       | the clients                                           |
-//! | `process`    | `/proc`                                               |
-//! | `status`     | what `keepalive_status` says                          |
-//! | `access`     | what nginx's access log says                          |
-//! | `nginx`      | nginx's configuration and signals                     |
-//! | `checks`     | sockets, memory and logs, looked at from outside      |
-//! | `accounts`   | the module's counters, beside what is known elsewhere |
-//! | `storm`      | reloads, kills, shortages, pauses                     |
+//! | file         | content                                                |
+//! |--------------|--------------------------------------------------------|
+//! | `upstreams`  | the upstreams and locations; identities of connections |
+//! | `wire`       | HTTP/1.1                                               |
+//! | `faults`     | the faults of backends                                 |
+//! | `report`     | the figures                                            |
+//! | `ledger`     | events, and the failures that they explain             |
+//! | `context`    | data that clients, backends and checks share           |
+//! | `request`    | requests, as backends see them                         |
+//! | `answer`     | the answers of backends                                |
+//! | `connection` | backends' connections, which check their identity      |
+//! | `backend`    | the servers                                            |
+//! | `exchange`   | requests and answers, as clients see them              |
+//! | `load`       | the clients                                            |
+//! | `process`    | `/proc`                                                |
+//! | `status`     | the counters of `keepalive_status`                     |
+//! | `access`     | nginx's access log                                     |
+//! | `nginx`      | nginx's configuration and signals                      |
+//! | `checks`     | checks of sockets, memory and logs from outside        |
+//! | `accounts`   | the module's counters, compared with other sources     |
+//! | `storm`      | reloads, kills, shortages, pauses                      |
 
 mod access;
 mod accounts;
@@ -73,10 +73,10 @@ use crate::report::Report;
 use crate::storm::Storm;
 use crate::upstreams::{Server, UPSTREAMS};
 
-/// How long after a failure it is judged: by then everything about it is recorded.
+/// The time from a failure to its judgement: by then everything about it is recorded.
 const JUDGED: Duration = Duration::from_secs(1);
 
-/// How often it is looked whether this program gets to run, and how late is late.
+/// The interval of the checks whether this program gets to run, and the tolerated delay.
 const TICK: Duration = Duration::from_millis(20);
 const LATE: Duration = Duration::from_millis(200);
 
@@ -141,7 +141,7 @@ async fn soak(context: &Arc<Context>, arguments: Arguments) -> Result<()> {
         error => error,
     };
     if done.is_err() {
-        // What fails from now on says nothing.
+        // Failures from now on have no meaning.
         judge.abort();
         nginx.terminate().await;
     }
@@ -150,7 +150,7 @@ async fn soak(context: &Arc<Context>, arguments: Arguments) -> Result<()> {
     check_use(&context.report)
 }
 
-/// A soak that did nothing shows nothing.
+/// A soak without load proves nothing.
 fn check_use(report: &Report) -> Result<()> {
     let counters = [&report.requests, &report.hits, &report.idle, &report.faults, &report.reloads];
     if counters.iter().any(|counter| counter.get() == 0) {
@@ -182,7 +182,7 @@ fn tls() -> std::result::Result<TlsAcceptor, Box<dyn std::error::Error + Send + 
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// Judges each failure, a while after it.
+/// Judges each failure, some time after it.
 async fn judge(context: Arc<Context>, mut failed: UnboundedReceiver<Case>, dir: PathBuf) {
     while let Some(case) = failed.recv().await {
         sleep((case.end + JUDGED).saturating_duration_since(Instant::now())).await;
@@ -198,7 +198,7 @@ async fn judge(context: Arc<Context>, mut failed: UnboundedReceiver<Case>, dir: 
     }
 }
 
-/// Notices when this program, which the backends are a part of, does not get to run.
+/// Notices when this program, which includes the backends, does not get to run.
 async fn watch(context: Arc<Context>) {
     loop {
         let begin = Instant::now();

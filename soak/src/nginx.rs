@@ -20,7 +20,7 @@ use crate::process;
 use crate::status;
 use crate::upstreams::{BUFFER, LOCATIONS, MAPS, Server, UPSTREAMS};
 
-/// How many workers there are.
+/// The number of workers.
 const WORKERS: usize = 2;
 
 /// `worker_connections`, usually.
@@ -30,13 +30,13 @@ const CONNECTIONS: usize = 4096;
 /// idle connections for it.
 const FEW_CONNECTIONS: usize = 2 * CLIENTS + 32;
 
-/// How long what is asked of nginx may take.
+/// The time that nginx may need for a command.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How often it is tried to stop a worker that has nothing locked.
+/// The number of attempts to stop a worker without a lock.
 const TRIES: usize = 5;
 
-/// Where everything is.
+/// The paths of everything.
 pub struct Paths {
     /// The binary.
     pub nginx: PathBuf,
@@ -59,7 +59,7 @@ pub struct Killed {
 /// A running nginx.
 pub struct Nginx {
     paths: Paths,
-    /// Where it listens.
+    /// The address on which it listens.
     pub listen: SocketAddr,
     servers: Vec<Server>,
     master: Child,
@@ -72,7 +72,7 @@ impl Nginx {
     pub async fn start(paths: Paths, listen: SocketAddr, servers: Vec<Server>) -> Result<Self> {
         let conf = paths.dir.join("nginx.conf");
         fs::write(&conf, configuration(&paths, listen, &servers, CONNECTIONS))?;
-        // It is not to outlive this program.
+        // It must not outlive this program.
         let master = Command::new("setpriv")
             .args(["--pdeathsig", "TERM"])
             .arg(&paths.nginx)
@@ -95,7 +95,7 @@ impl Nginx {
         process::children(self.pid).into_iter().filter(works).collect()
     }
 
-    /// Has the configuration read again, for new workers; they may have few connections.
+    /// Reloads the configuration; the new workers may have few connections.
     pub async fn reload(&self, ledger: &Ledger, few: bool) -> Result<()> {
         let connections = if few { FEW_CONNECTIONS } else { CONNECTIONS };
         let conf = configuration(&self.paths, self.listen, &self.servers, connections);
@@ -117,8 +117,8 @@ impl Nginx {
         Ok(())
     }
 
-    /// Kills a worker, and waits for the next one. What connections it has is known exactly, since
-    /// it is stopped before. Those that were idle must be counted as closed then.
+    /// Kills a worker, and waits for the next one. Its connections are known exactly, since it is
+    /// stopped before. The idle ones must count as closed then.
     pub async fn kill(&self, ledger: &Ledger, which: usize) -> Result<Killed> {
         let worker = self.stop_unlocked(ledger, which).await?;
         let sockets = process::sockets(&[worker]).remove(&worker).unwrap_or_default();
@@ -148,8 +148,7 @@ impl Nginx {
         Ok(())
     }
 
-    /// Stops a worker in a moment in which it has not locked nginx's cache, which is not made to
-    /// survive that.
+    /// Stops a worker at a moment when it has not locked nginx's cache, which cannot survive that.
     async fn stop_unlocked(&self, ledger: &Ledger, which: usize) -> Result<u32> {
         for _ in 0..TRIES {
             let worker = self.stop(ledger, which).await?;
@@ -171,7 +170,7 @@ impl Nginx {
         Ok(worker)
     }
 
-    /// Has nginx quit, and waits for it.
+    /// Makes nginx quit, and waits for it.
     pub async fn quit(&mut self) -> Result<ExitStatus> {
         signal(self.pid, Signal::QUIT)?;
         match timeout(PATIENCE, self.master.wait()).await {
@@ -209,7 +208,7 @@ fn signal(process: u32, signal: Signal) -> Result<()> {
     Ok(())
 }
 
-/// The text of nginx.conf. What is worse than an error has a log of its own, which is small.
+/// The text of nginx.conf. Messages worse than an error have a log of their own, which is small.
 fn configuration(
     paths: &Paths,
     listen: SocketAddr,

@@ -1,4 +1,4 @@
-//! What the system tells about processes and their sockets: `/proc`.
+//! Processes and their sockets, as the system describes them: `/proc`.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -21,7 +21,7 @@ pub fn children(process: u32) -> Vec<u32> {
     children.split_whitespace().filter_map(|child| child.parse().ok()).collect()
 }
 
-/// What a process calls itself; empty if it has ended.
+/// The title of a process; empty if it has ended.
 pub fn title(process: u32) -> String {
     let title = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
     String::from_utf8_lossy(&title).trim_end_matches(['\0', ' ']).to_owned()
@@ -33,16 +33,16 @@ pub fn is_stopped(process: u32) -> bool {
     stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
 }
 
-/// The memory that a process has for itself, in kilobytes.
+/// The private memory of a process, in kilobytes.
 pub fn memory(process: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
     line.trim().strip_suffix(" kB")?.parse().ok()
 }
 
-/// The connections that each of these processes has open, also those that the other side has closed.
+/// The open connections of each of these processes, including those that the other side has closed.
 pub fn sockets(processes: &[u32]) -> HashMap<u32, Vec<Socket>> {
-    // What a process opens after this is not seen; what it closes is not in the table.
+    // Connections opened after this are not seen; closed ones are not in the table.
     let mut owned: Vec<_> = processes.iter().map(|&process| (process, inodes(process))).collect();
     let mut sockets: HashMap<u32, Vec<Socket>> =
         processes.iter().map(|&process| (process, vec![])).collect();
@@ -59,7 +59,7 @@ pub fn sockets(processes: &[u32]) -> HashMap<u32, Vec<Socket>> {
     sockets
 }
 
-/// How many of the connections are to which upstream.
+/// The number of connections to each upstream.
 pub fn to_upstreams<'a>(sockets: impl IntoIterator<Item = &'a Socket>) -> Vec<u64> {
     let mut counts = vec![0; UPSTREAMS.len()];
     for index in sockets.into_iter().filter_map(|socket| upstream_of(socket.remote)) {

@@ -1,4 +1,4 @@
-//! The figures, and what is said about them.
+//! The figures, and their text.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,21 +6,21 @@ use std::sync::{Mutex, MutexGuard};
 
 use crate::upstreams::UPSTREAMS;
 
-/// How many broken promises are described; all are counted.
+/// The number of broken promises that are described; all are counted.
 const DESCRIBED: u64 = 30;
 
-/// What is counted.
+/// The figures.
 #[derive(Default)]
 pub struct Report {
     /// Requests that clients have sent.
     pub requests: Counter,
     /// Connections that the backends of each upstream have accepted.
     pub accepted: [Counter; UPSTREAMS.len()],
-    /// Requests that they got on a connection that had carried one before.
+    /// Requests that they got on a connection with an earlier request.
     pub reused: [Counter; UPSTREAMS.len()],
-    /// What the module has counted when it was checked last: requests that used an idle connection.
+    /// The module's counter at the last check: requests that used an idle connection.
     pub hits: Counter,
-    /// Those that found none.
+    /// Requests that found no idle connection.
     pub misses: Counter,
     /// Idle connections.
     pub idle: Counter,
@@ -53,17 +53,17 @@ pub struct Report {
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// One more, which is the answer.
+    /// Adds one, and returns the sum.
     pub fn add(&self) -> u64 {
         self.0.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// So many.
+    /// Sets it.
     pub fn set(&self, number: u64) {
         self.0.store(number, Ordering::Relaxed);
     }
 
-    /// How many.
+    /// Its value.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -75,12 +75,12 @@ impl Report {
         self.keys.lock().expect("nobody panics with the lock").insert(key);
     }
 
-    /// A client has got an answer, of which nginx says this about its cache.
+    /// A client has got an answer with this cache status.
     pub fn cache(&self, status: &str) {
         *self.caches().entry(status.to_owned()).or_default() += 1;
     }
 
-    /// How many answers have got which word about a cache.
+    /// The number of answers with each cache status.
     pub fn caches(&self) -> MutexGuard<'_, BTreeMap<String, u64>> {
         self.caches.lock().expect("nobody panics with the lock")
     }

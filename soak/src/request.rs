@@ -3,7 +3,7 @@
 use crate::upstreams::{Identity, LOCATIONS, Location, UPSTREAMS};
 use crate::wire::Fields;
 
-/// What a backend must know of it.
+/// The parts of it that a backend must know.
 pub struct Request {
     /// Its number.
     pub id: u64,
@@ -13,9 +13,9 @@ pub struct Request {
     pub cacheable: bool,
     /// Whether its client may have been answered already.
     pub answered: bool,
-    /// Whether it may be told that what is cached is still right.
+    /// Whether the answer may be that the cached one is still valid.
     pub conditional: bool,
-    /// What nginx has looked for a connection under.
+    /// The identity under which nginx looked for a connection.
     pub identity: Identity,
     /// Whether its connection is never kept.
     pub refused: bool,
@@ -24,7 +24,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// From its method, its target and its fields.
+    /// Makes it from its method, its target and its fields.
     pub fn parse(method: &str, target: &str, fields: Fields<'_>) -> Option<Self> {
         let (_, id) = target.split_once('?')?;
         let (location, key) = (fields.number("X-Location")?, fields.get("X-Slice")?);

@@ -1,4 +1,4 @@
-//! What `keepalive_status` says.
+//! The counters of `keepalive_status`.
 
 use std::collections::BTreeMap;
 use std::io::{Error, Result};
@@ -16,26 +16,26 @@ use crate::wire::{self, Body, Wire};
 /// The path of the location.
 pub const PATH: &str = "/keepalive-status";
 
-/// The path of another one, which has nginx ask itself, after a look into the cache.
+/// The path of another one, for which nginx asks itself, after a lookup in the cache.
 pub const THROUGH_CACHE: &str = "/keepalive-status-through-cache";
 
-/// How long nginx may take to tell it.
+/// The time that nginx may need for the status.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// After this time the cache is taken to be locked.
+/// The time after which the cache counts as locked.
 const LOCKED: Duration = Duration::from_secs(1);
 
 /// The time until it is asked again.
 const MEANWHILE: Duration = Duration::from_millis(10);
 
-/// What the module has counted for an upstream.
+/// The module's counters for an upstream.
 #[derive(Deserialize)]
 pub struct Counts {
     /// Requests that were sent to a server of the upstream.
     pub requests: u64,
-    /// Those that used an idle connection.
+    /// Requests that used an idle connection.
     pub hits: u64,
-    /// Those that found none.
+    /// Requests that found no idle connection.
     pub misses: u64,
     /// Connections that were kept.
     pub saved: u64,
@@ -48,13 +48,13 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// What was saved and has not left.
+    /// The number of saved connections that have not left.
     pub fn left(&self) -> i64 {
         let gone = self.closed.values().sum::<u64>() + self.hits;
         self.saved as i64 - gone as i64
     }
 
-    /// What was closed since a worker had ended.
+    /// The number of connections closed because a worker had ended.
     pub fn shut(&self) -> i64 {
         self.closed.get("shutdown").map_or(0, |&closed| closed as i64)
     }
@@ -65,12 +65,12 @@ struct Status {
     upstreams: BTreeMap<String, Counts>,
 }
 
-/// Asks nginx; answers for each upstream.
+/// Reads the counters of each upstream from nginx.
 pub async fn read(nginx: SocketAddr) -> Result<Vec<Counts>> {
     read_from(nginx, PATH).await
 }
 
-/// Whether nginx can look into its cache: a worker that is stopped may have locked it.
+/// Whether nginx can read its cache: a stopped worker may have locked it.
 pub async fn can_use_cache(nginx: SocketAddr) -> bool {
     matches!(timeout(LOCKED, read_from(nginx, THROUGH_CACHE)).await, Ok(Ok(_)))
 }

@@ -1,4 +1,4 @@
-//! What goes on around the load: reloads, kills, shortages, and pauses to check.
+//! The events around the load: reloads, kills, shortages, and pauses for checks.
 
 use std::io::{Error, Result};
 use std::path::Path;
@@ -18,28 +18,28 @@ use crate::report::Report;
 /// The time from one reload to the next.
 const CYCLE: Duration = Duration::from_secs(2);
 
-/// Long soaks have calm minutes, without reloads and kills, so that workers grow old: the last so
-/// many seconds of each so many.
+/// Long soaks have calm minutes, without reloads and kills, so that workers grow old: the length of
+/// the calm at the end of each period, and the period, in seconds.
 const CALM: (u64, u64) = (240, 600);
 
 /// The longest that requests may take to come to an end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Cycles between two pauses. Every other time no worker is killed, so that what the module counts
+/// Cycles between two pauses. Every other time no worker is killed, so that the module's counters
 /// must be exact.
 const PERIOD: u64 = 8;
 
-/// How long backends do nothing wrong before a pause: nginx then has no answer to wait for, and
-/// holds idle connections in it.
+/// The time for which backends do nothing wrong before a pause: in the pause, nginx then waits for
+/// no answer, and has idle connections.
 const BEHAVED: Duration = Duration::from_secs(2);
 
-/// How long it may take after the last answer until all workers have parked their connections.
+/// The time that workers may need after the last answer to park all connections.
 const SETTLED: Duration = Duration::from_millis(300);
 
 /// The idle timeout of nginx's upstreams, and a little more.
 const IDLE: Duration = Duration::from_secs(3);
 
-/// All that a soak goes on with.
+/// The state of a soak.
 pub struct Storm {
     context: Arc<Context>,
     gate: Arc<Gate>,
@@ -59,7 +59,7 @@ impl Storm {
         Storm { context, gate, logs, accounts, memory, begin, cycle: 0, few: false }
     }
 
-    /// Goes on for so long.
+    /// Runs for this time.
     pub async fn run(&mut self, nginx: &Nginx, time: Duration) -> Result<()> {
         let end = self.begin + time;
         while Instant::now() < end {
@@ -101,7 +101,7 @@ impl Storm {
         Ok(())
     }
 
-    /// Makes trouble: a reload, and a kill or a stopped worker.
+    /// Disturbs nginx: a reload, and a kill or a stopped worker.
     async fn trouble(&mut self, nginx: &Nginx) -> Result<()> {
         let Context { ledger, report, .. } = &*self.context.clone();
         // Workers run short of connections for some seconds.

@@ -1,23 +1,23 @@
-//! The upstreams and locations of the soak: one table, of which nginx's configuration is made and
-//! by which the backends and the checks judge. And whose a connection is, in its terms.
+//! The upstreams and locations of the soak: one table, from which nginx's configuration is made and
+//! by which the backends and the checks judge; and the identity of a connection in its terms.
 
 use std::fmt::{Display, Formatter};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-/// For how long servers with hints keep an idle connection, in seconds.
+/// The time for which servers with hints keep an idle connection, in seconds.
 pub const KEPT: u64 = 2;
 
-/// How much of an answer nginx reads at first: `proxy_buffer_size`. With TLS, the rest may have left
-/// the socket already.
+/// The number of bytes of an answer that nginx reads first: `proxy_buffer_size`. With TLS, the rest
+/// may have left the socket already.
 pub const BUFFER: usize = 4096;
 
 /// One `upstream` block.
 pub struct Upstream {
     /// Its name.
     pub name: &'static str,
-    /// The `keepalive` directive's arguments, besides those that follow.
+    /// The `keepalive` directive's arguments, without the following ones.
     pub rest: &'static str,
-    /// The variable that is the slice key.
+    /// The variable of the slice key.
     pub key: &'static str,
     /// Most idle connections of a worker.
     pub connections: usize,
@@ -31,7 +31,7 @@ pub struct Upstream {
     pub strict: bool,
     /// Reuse stays within one location: `local`.
     pub local: bool,
-    /// How many servers.
+    /// The number of servers.
     pub servers: u8,
     /// Whether the servers close idle connections and say so in `Keep-Alive`.
     pub hints: bool,
@@ -45,7 +45,7 @@ pub struct Location {
     pub upstream: usize,
     /// The scheme of its `proxy_pass`.
     pub scheme: &'static str,
-    /// How often it is requested, in relation to the others.
+    /// The frequency of its requests, in relation to the others.
     pub weight: u32,
     /// Directives about its cache, if it has one.
     pub cache: Option<&'static str>,
@@ -60,7 +60,7 @@ pub struct Server {
     pub address: SocketAddr,
 }
 
-/// What a connection must never be shared between.
+/// The identity of a connection: requests that differ in it must never share one.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Identity {
     /// The index of the location.
@@ -70,7 +70,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// From the number of a location and the whole key.
+    /// Makes it from the number of a location and the whole key.
     pub fn new(location: usize, key: &str) -> Self {
         let upstream = &UPSTREAMS[LOCATIONS[location].upstream];
         Identity { location, key: upstream.cut(key).to_owned() }
@@ -154,21 +154,21 @@ pub const LOCATIONS: [Location; 12] = [
     Location { path: "/updated", upstream: 9, scheme: "https", weight: 8, cache: Some(UPDATED) },
 ];
 
-/// What is cached is also the answer where a server has none; `HEAD` is asked as `HEAD`.
+/// The cached answer is used if a server fails; a `HEAD` is sent as a `HEAD`.
 const STALE: &str = "proxy_cache_use_stale error timeout invalid_header http_500;
             proxy_cache_convert_head off;";
 
-/// The server is asked whether what is cached is still right.
+/// The server is asked whether the cached answer is still valid.
 const AGAIN: &str = "proxy_cache_use_stale error timeout http_500;
             proxy_cache_convert_head off;
             proxy_cache_revalidate on;";
 
-/// The same, while clients get what is cached.
+/// The same, while clients get the cached answer.
 const UPDATED: &str = "proxy_cache_use_stale updating error timeout http_500;
             proxy_cache_background_update on;
             proxy_cache_revalidate on;";
 
-/// What the `map` of `$limit` says, as the limit of a slice.
+/// The value of the `map` of `$limit`, as the limit of a slice.
 fn dynamic_limit(host: &str) -> usize {
     let digit = host.strip_suffix(".soak").filter(|name| name.starts_with('k'));
     match digit.and_then(|name| name.bytes().last()) {
@@ -179,8 +179,8 @@ fn dynamic_limit(host: &str) -> usize {
     }
 }
 
-/// The `map` blocks behind the keys and limits. A cache begins anew each minute, since workers that
-/// are killed leave entries in it that nginx believes to be updated for ever.
+/// The `map` blocks behind the keys and limits. Each minute, the cache begins anew, since killed
+/// workers leave entries that nginx takes for ones being updated, without end.
 pub const MAPS: &str = r"
     map $host $owner {
         default $host;
@@ -238,13 +238,13 @@ impl Upstream {
     }
 }
 
-/// The address of an upstream's server, each of its own.
+/// The address of an upstream's server; each server has its own.
 pub fn address(upstream: usize, server: u8) -> IpAddr {
     let upstream = u8::try_from(upstream + 1).unwrap_or(u8::MAX);
     IpAddr::V4(Ipv4Addr::new(127, 0, upstream, server + 1))
 }
 
-/// The upstream that an address belongs to.
+/// The upstream of an address.
 pub fn upstream_of(address: SocketAddr) -> Option<usize> {
     let IpAddr::V4(ip) = address.ip() else { return None };
     let [127, 0, upstream, _] = ip.octets() else { return None };

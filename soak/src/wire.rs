@@ -1,21 +1,21 @@
-//! HTTP/1.1 on the wire, as much as the soak needs of it.
+//! HTTP/1.1 on the wire, as far as the soak needs it.
 
 use std::io::{Error, ErrorKind, Result};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
-/// The header fields that a message has at most.
+/// The most header fields of a message.
 const FIELDS: usize = 32;
 
-/// A connection, and what was read from it and not used yet.
+/// A connection, and the bytes that were read from it and not used yet.
 pub struct Wire<S> {
     /// The connection.
     pub stream: S,
     buffer: BytesMut,
 }
 
-/// How the length of a body is told.
+/// The form in which the length of a body is given.
 #[derive(Clone, Copy)]
 pub enum Body {
     /// `Content-Length`.
@@ -32,7 +32,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Wire { stream, buffer: BytesMut::with_capacity(4096) }
     }
 
-    /// What was read and not used yet.
+    /// The bytes that were read and not used yet.
     pub fn unused(&self) -> &[u8] {
         &self.buffer
     }
@@ -44,7 +44,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// Waits for a whole header, and hands it to `parse`. Can be cancelled and begun again.
+    /// Waits for a whole header, and passes it to `parse`. Can be cancelled and begun again.
     pub async fn head<T>(&mut self, parse: impl Fn(&[u8]) -> Result<T>) -> Result<T> {
         loop {
             if let Some(length) = find(&self.buffer, b"\r\n\r\n") {
