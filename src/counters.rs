@@ -79,7 +79,8 @@ impl From<pool::Evicted> for Closed {
 /// Why a connection was not kept after a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Refused {
-    /// Nothing is kept: `keepalive 0`, `slice_poolsize=0` or `keepalive_timeout 0`.
+    /// Nothing is kept: `keepalive 0`, `slice_poolsize=0` or `keepalive_timeout 0`; or the upstream
+    /// has too many protocols to tell them apart.
     Disabled,
     /// The limit of its slice is zero, empty or not a number.
     Limit,
@@ -94,7 +95,7 @@ pub enum Refused {
     Time,
     /// The server's `Keep-Alive` header leaves no time.
     Hint,
-    /// The slice key is too long, and `slice_strict` is set; or the upstream has too many handlers.
+    /// The slice key is too long, and `slice_strict` is set.
     Keylen,
     /// The server address is too long.
     Address,
@@ -195,13 +196,11 @@ impl WorkerCounters {
     }
 
     /// A request uses an idle connection.
-    #[inline(always)]
     pub fn hit(&self) {
         add(&self.hits);
     }
 
     /// A request found no idle connection.
-    #[inline(always)]
     pub fn miss(&self) {
         add(&self.misses);
     }
@@ -212,7 +211,6 @@ impl WorkerCounters {
     }
 
     /// A connection is idle from now on.
-    #[inline(always)]
     pub fn saved(&self) {
         add(&self.saved);
     }
@@ -232,7 +230,6 @@ impl WorkerCounters {
     }
 
     /// Sets the number of slices that hold idle connections, if there are slices.
-    #[inline(always)]
     pub fn set_slices(&self, slices: Option<u32>) {
         if let Some(slices) = slices {
             self.slices.store(slices, Relaxed);

@@ -29,7 +29,6 @@ pub fn park(c: Connection, data: *mut c_void, limit: IdleLimit) {
 }
 
 /// Why a connection that was found cannot be used; `None` if it can.
-#[inline(always)]
 pub fn end_of(found: &Found) -> Option<Closed> {
     let now = nginx::now();
     if found.parked.deadline <= now {
@@ -40,7 +39,6 @@ pub fn end_of(found: &Found) -> Option<Closed> {
 }
 
 /// Gives a connection to a request again.
-#[inline(always)]
 pub fn wake(removed: Removed, log: *mut ngx_log_t) -> NonNull<ngx_connection_t> {
     let connection = removed.into_inner();
     let c = view(connection);

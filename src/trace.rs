@@ -72,7 +72,6 @@ impl Trace {
     }
 
     /// Records the result of the next attempt. The trace is linked.
-    #[inline(always)]
     pub fn push(&self, attempt: Attempt) {
         if self.attempts.get() >= FULL {
             self.store();
@@ -81,7 +80,6 @@ impl Trace {
     }
 
     /// Moves the attempts into another trace. Without memory for it, they are forgotten.
-    #[cold]
     fn store(&self) {
         let r = self.request();
         // SAFETY: a trace that is linked has a valid request, which had an array of states when the

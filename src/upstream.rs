@@ -217,15 +217,15 @@ impl Upstream {
 
     /// A request uses a connection that was found.
     #[inline(always)]
-    pub fn take(&self, slot: SlotIndex) -> Option<Removed> {
+    pub fn take(&self, found: &Found) -> Option<Removed> {
         self.with(|state| {
-            if !state.pool.take(slot) {
+            if !state.pool.take(found.slot) {
                 return None;
             }
             let counters = state.counters.block();
             counters.hit();
             counters.set_slices(state.pool.slices_in_use());
-            state.parked.get(slot).map(Removed::new)
+            Some(Removed::new(&found.parked))
         })
     }
 

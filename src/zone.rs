@@ -91,7 +91,6 @@ impl CounterZone {
     }
 
     /// This worker's block.
-    #[inline(always)]
     pub fn block(&self) -> &WorkerCounters {
         // SAFETY: a block is valid as long as the configuration, and is only read and written
         // atomically.

@@ -4,11 +4,12 @@ use core::ffi::{c_char, c_void};
 use core::ptr::NonNull;
 
 use nginx_sys::{
-    NGX_EAGAIN, NGX_OK, ngx_add_timer, ngx_close_connection, ngx_connection_t, ngx_current_msec,
-    ngx_cycle, ngx_del_timer, ngx_destroy_pool, ngx_event_handler_pt, ngx_event_t,
-    ngx_handle_read_event, ngx_int_t, ngx_log_t, ngx_msec_t, ngx_queue_insert_after,
-    ngx_queue_remove, ngx_socket_errno,
+    NGX_EAGAIN, NGX_OK, ngx_add_timer, ngx_close_connection, ngx_connection_t, ngx_cycle,
+    ngx_del_timer, ngx_destroy_pool, ngx_event_handler_pt, ngx_event_t, ngx_handle_read_event,
+    ngx_int_t, ngx_log_t, ngx_msec_t, ngx_queue_insert_after, ngx_queue_remove, ngx_socket_errno,
 };
+
+use crate::policy::Time;
 
 /// A view of a connection.
 #[derive(Clone, Copy)]
@@ -52,7 +53,6 @@ impl Connection {
     }
 
     /// Whether there was an error or a timeout on it.
-    #[inline(always)]
     pub fn has_failed(self) -> bool {
         let failed = |event: *mut ngx_event_t| {
             // SAFETY: an open connection has both events.
@@ -85,10 +85,11 @@ impl Connection {
         unsafe { (*self.as_ptr()).requests }
     }
 
-    /// Its age, in milliseconds.
-    pub fn age(self) -> ngx_msec_t {
-        // SAFETY: the connection is open; the clock is a number that nginx sets.
-        unsafe { ngx_current_msec.wrapping_sub((*self.as_ptr()).start_time) }
+    /// How long ago it was made, in milliseconds.
+    pub fn age(self, now: Time) -> u64 {
+        // SAFETY: the connection is open.
+        let made = unsafe { (*self.as_ptr()).start_time };
+        (now as ngx_msec_t).wrapping_sub(made) as u64
     }
 
     /// Its log.
@@ -114,7 +115,6 @@ impl Connection {
 
     /// Whether TLS has read bytes of the server from the socket that nginx has not read from TLS:
     /// no event reports them.
-    #[inline(always)]
     pub fn has_pending(self) -> bool {
         #[cfg(ngx_feature = "http_ssl")]
         // SAFETY: the connection is open, and what is about its TLS lives as long.
@@ -151,7 +151,6 @@ impl Connection {
     }
 
     /// Sets the timer of the read event, in milliseconds.
-    #[inline(always)]
     pub fn add_timer(self, timer: ngx_msec_t) {
         // SAFETY: an open connection has both events, and this one has no timer.
         unsafe { ngx_add_timer(self.read(), timer) }
@@ -192,7 +191,6 @@ impl Connection {
     }
 
     /// Sets its log. The log is valid while the connection has it.
-    #[inline(always)]
     pub fn set_log(self, log: *mut ngx_log_t) {
         // SAFETY: an open connection has both events and a pool.
         unsafe {

@@ -85,15 +85,8 @@ impl Attempt {
         unsafe { (*self.pc.as_ptr()).connection = ptr::null_mut() }
     }
 
-    /// Whether connections of the request may be kept: its key is not too long, and its protocol
-    /// has a number.
-    #[inline(always)]
-    pub fn has_key(&self) -> bool {
-        self.data().key_length().is_some()
-    }
-
     /// The identity under which the attempt's connection is saved. The balancer has chosen a
-    /// server, and [`has_key`](Self::has_key) is true.
+    /// server, and connections of the request [may be kept](PeerData::may_be_kept).
     #[inline(always)]
     pub fn identity(&self) -> Identity<'_> {
         let pc = self.pc.as_ptr();

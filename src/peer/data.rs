@@ -43,9 +43,9 @@ pub struct PeerData {
     /// The outcome of the last attempt's connection; `None` if it is still in use, or there is no
     /// connection.
     pub outcome: Cell<Option<Outcome>>,
-    /// The length of the slice key as used; `None` if it is too long, or the protocol is not known,
-    /// and connections are not kept.
-    key_length: Option<Length>,
+    /// The length of the slice key as used, or why connections are not kept: it is too long, or the
+    /// protocol has no number.
+    key_length: Result<Length, Refused>,
     /// The protocol of the request's connections.
     pub protocol: Protocol,
     /// Of the server that the balancer chose last.
@@ -143,7 +143,6 @@ impl PeerData {
         let (memory, request_upstream) = unsafe { ((*r).pool, NonNull::new((*r).upstream)?) };
         // SAFETY: the request has an upstream, which its module has set up.
         let protocol = unsafe { protocol(request_upstream, upstream) };
-        let key = key.filter(|_| protocol.is_some());
         // SAFETY: the request has its array of states and an upstream, which nothing changes
         // meanwhile.
         let (trace, balancer) =
@@ -153,7 +152,11 @@ impl PeerData {
             upstream: NonNull::from(upstream),
             request_upstream,
             outcome: Cell::new(None),
-            key_length: key.map(|key| key.len() as Length),
+            key_length: match (key, protocol) {
+                (None, _) => Err(Refused::Keylen),
+                (_, None) => Err(Refused::Disabled),
+                (Some(key), Some(_)) => Ok(key.len() as Length),
+            },
             protocol: protocol.unwrap_or_default(),
             lookup: Cell::new(Lookup::default()),
             #[cfg(ngx_feature = "http_cache")]
@@ -186,13 +189,17 @@ impl PeerData {
         unsafe { self.upstream.as_ref() }
     }
 
-    /// The length of the slice key as used; `None` if connections are not kept.
+    /// Whether connections of the request may be kept.
+    ///
+    /// # Errors
+    ///
+    /// Why they are not.
     #[inline(always)]
-    pub fn key_length(&self) -> Option<Length> {
-        self.key_length
+    pub fn may_be_kept(&self) -> Result<(), Refused> {
+        self.key_length.map(|_| ())
     }
 
-    /// The slice key as used; `None` if it is too long.
+    /// The slice key as used; `None` if connections are not kept.
     ///
     /// # Safety
     ///
@@ -200,7 +207,7 @@ impl PeerData {
     pub unsafe fn key<'a>(data: NonNull<Self>) -> Option<&'a [u8]> {
         // SAFETY: the key lies behind the data, in the same piece of memory.
         unsafe {
-            let length = (*data.as_ptr()).key_length?;
+            let length = (*data.as_ptr()).key_length.ok()?;
             Some(slice::from_raw_parts(data.add(1).cast().as_ptr(), usize::from(length)))
         }
     }

@@ -42,15 +42,13 @@ pub fn get(attempt: Attempt) -> ngx_int_t {
 #[inline(always)]
 fn take(attempt: Attempt) -> Option<NonNull<ngx_connection_t>> {
     let (data, upstream) = (attempt.data(), attempt.upstream());
-    if !attempt.has_key() {
-        return None;
-    }
+    data.may_be_kept().ok()?;
     let identity = attempt.identity();
     let mut lookup = Lookup::default();
     let connection = loop {
         let Some(found) = upstream.find(&identity, &mut lookup) else { break None };
         match idle::end_of(&found) {
-            None => break upstream.take(found.slot),
+            None => break upstream.take(&found),
             Some(why) => idle::close(upstream.remove(found.slot, why)?),
         }
     };

@@ -44,7 +44,6 @@ pub unsafe fn slice_key<'a>(
 /// # Safety
 ///
 /// The request is valid.
-#[cold]
 unsafe fn log_cut(r: *mut ngx_http_request_t, upstream: &Upstream, key: ngx_str_t, longest: usize) {
     let name = upstream.name();
     // SAFETY: the request is valid, and the key as long as it.

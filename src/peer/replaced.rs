@@ -19,7 +19,6 @@ use crate::nginx;
 /// # Safety
 ///
 /// `upstream` is valid.
-#[inline(always)]
 pub unsafe fn is_replaced(upstream: *const ngx_http_upstream_t) -> bool {
     // SAFETY: the upstream is valid.
     let status = unsafe { (*upstream).cache_status() };

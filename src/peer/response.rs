@@ -67,6 +67,7 @@ unsafe fn has_surplus(upstream: *const ngx_http_upstream_t) -> bool {
 /// # Safety
 ///
 /// The response header was read.
+#[inline(never)]
 unsafe fn has_hints(upstream: *const ngx_http_upstream_t) -> bool {
     // SAFETY: the header was read.
     let mut parts = unsafe { nginx::header_lines(&(*upstream).headers_in.headers) };
@@ -78,8 +79,6 @@ unsafe fn has_hints(upstream: *const ngx_http_upstream_t) -> bool {
 /// # Safety
 ///
 /// The response header was read, and `log` is valid.
-#[cold]
-#[inline(never)]
 unsafe fn hint(
     upstream: *const ngx_http_upstream_t,
     margin: u64,

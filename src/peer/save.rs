@@ -11,7 +11,7 @@ use crate::conf::params;
 use crate::counters::Refused;
 use crate::idle;
 use crate::nginx::{self, Connection, log_debug_http};
-use crate::policy::{Facts, IdleLimit, SliceDyn};
+use crate::policy::{Facts, IdleLimit, SliceDyn, Time};
 use crate::pool::NotKept;
 use crate::upstream::Keep;
 
@@ -37,13 +37,12 @@ pub fn save(attempt: Attempt, state: ngx_uint_t) -> Outcome {
 fn keep(attempt: Attempt, c: Connection) -> Result<(), Refused> {
     let (upstream, settings) = (attempt.upstream(), attempt.upstream().settings());
     let response = attempt.response();
-    settings.use_limits.check(&facts(attempt, c, response))?;
+    let now = nginx::now();
+    settings.use_limits.check(&facts(attempt, c, response, now))?;
     if !c.watch() {
         return Err(Refused::Failed);
     }
-    if !attempt.has_key() {
-        return Err(Refused::Keylen);
-    }
+    attempt.data().may_be_kept()?;
     let idle_limit = IdleLimit::new(settings.timeout, response.hint)?;
     let slice_limit = slice_limit(attempt).ok_or(Refused::Limit)?;
 
@@ -51,7 +50,7 @@ fn keep(attempt: Attempt, c: Connection) -> Result<(), Refused> {
     let connection = c.as_non_null();
     let data = loop {
         let looked_up = (|| attempt.identity(), &mut lookup);
-        match upstream.keep(connection, looked_up, (slice_limit, idle_limit), nginx::now()) {
+        match upstream.keep(connection, looked_up, (slice_limit, idle_limit), now) {
             Keep::Kept(data) => break data,
             Keep::Close(removed) => idle::close(removed),
             Keep::Refused(why) => {
@@ -69,12 +68,12 @@ fn keep(attempt: Attempt, c: Connection) -> Result<(), Refused> {
 }
 
 #[inline(always)]
-fn facts(attempt: Attempt, c: Connection, response: Response) -> Facts {
+fn facts(attempt: Attempt, c: Connection, response: Response, now: Time) -> Facts {
     Facts {
         eof: c.is_eof(),
         failed: c.has_failed(),
         requests: c.requests(),
-        age: c.age() as u64,
+        age: c.age(now),
         reusable: response.reusable && !c.has_pending(),
         request_sent: attempt.is_request_sent(),
         exiting: nginx::is_exiting(),
