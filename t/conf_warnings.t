@@ -155,7 +155,11 @@ sub alone {
 sub by_default {
 	my ($t) = @_;
 
-	return $t->has_module('upstream_keepalive') && $t->has_version('1.29.7');
+	my ($version) = `$Test::Nginx::NGINX -v 2>&1` =~ m!/(\d+\.\d+\.\d+)!;
+	my @version = split /\./, $version;
+
+	return $t->has_module('upstream_keepalive')
+		&& sprintf('%03d%03d%03d', @version) ge '001029007';
 }
 
 # what nginx warns of, if there are no errors
