@@ -6,7 +6,7 @@
 # adds what is missing to packages, which are Debian's, or to tools, which have a
 # function in ci/setup.
 # shellcheck disable=SC2034  # for ci/setup
-groups=(build sources scripts test matrix demo bench charts fuzz memcheck package race release deny
+groups=(build sources scripts test matrix demo bench charts fuzz memcheck sanitize package race release deny
     soak docs)
 packages=()
 tools=()
@@ -84,7 +84,7 @@ add_test() {
     local group
     need shellcheck shellcheck
     need_tool rust_tools has_rust_tools
-    for group in scripts matrix release demo bench memcheck fuzz soak package docs; do
+    for group in scripts matrix release demo bench memcheck sanitize fuzz soak package docs; do
         "add_$group"
     done
 }
@@ -120,6 +120,11 @@ add_memcheck() {
     need valgrind valgrind
     # Without it, valgrind cannot replace the functions of the C library.
     need_file libc6-dbg '/usr/lib/debug/.build-id/*'
+}
+
+add_sanitize() {
+    add_scripts
+    need nm binutils
 }
 
 add_package() {
