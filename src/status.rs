@@ -18,7 +18,7 @@ use self::body::Body;
 use self::format::Format;
 use self::params::StatusParams;
 use self::report::{MOST_SLICES, Printable, Report};
-use crate::counters::Pid;
+use crate::counters::{Pid, Totals};
 use crate::nginx;
 use crate::pool::UsedSlice;
 use crate::upstream;
@@ -109,12 +109,14 @@ unsafe fn write<'a>(r: *mut ngx_http_request_t, format: Format, slices: bool) ->
     let mut reports = Vec::new_in(memory.clone());
     for upstream in upstream::all(conf) {
         reports.try_reserve(1).ok()?;
+        let totals = upstream.totals(lives);
         let slices = match slices {
-            // SAFETY: nothing uses upstreams until the status is written.
+            // SAFETY: from here on, only the settings and the name of the upstream are used until
+            // the status is written.
             true => Some(unsafe { busiest(upstream, memory.clone()) }?),
             false => None,
         };
-        reports.push(report(upstream, slices));
+        reports.push(report(upstream, totals, slices));
     }
     // SAFETY: nginx sets its number when a process starts.
     let report = Report { worker: unsafe { ngx_pid } as Pid, upstreams: reports.leak() };
@@ -130,12 +132,13 @@ unsafe fn write<'a>(r: *mut ngx_http_request_t, format: Format, slices: bool) ->
 /// The report of an upstream.
 fn report<'a>(
     upstream: &'a upstream::Upstream,
+    totals: Totals,
     slices: Option<&'a [UsedSlice<'a>]>,
 ) -> report::UpstreamReport<'a> {
     let keepalive = &upstream.settings().keepalive;
     report::UpstreamReport {
         name: Printable(upstream.name().as_bytes()),
-        totals: upstream.totals(lives),
+        totals,
         limits: report::ShownLimits {
             connections: keepalive.connections,
             slice_conn: keepalive.slice_conn,

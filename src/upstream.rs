@@ -217,15 +217,15 @@ impl Upstream {
 
     /// A request uses a connection that was found.
     #[inline(always)]
-    pub fn take(&self, found: &Found) -> Option<Removed> {
+    pub fn take(&self, slot: SlotIndex) -> Option<Removed> {
         self.with(|state| {
-            if !state.pool.take(found.slot) {
+            if !state.pool.take(slot) {
                 return None;
             }
             let counters = state.counters.block();
             counters.hit();
             counters.set_slices(state.pool.slices_in_use());
-            Some(Removed::new(&found.parked))
+            state.parked.get(slot).map(Removed::new)
         })
     }
 
@@ -300,7 +300,8 @@ impl Upstream {
     ///
     /// # Safety
     ///
-    /// No other function of this upstream is called while the answer, or a slice, is in use.
+    /// No function that borrows the state of this upstream is called while the answer, or a slice,
+    /// is in use.
     pub unsafe fn slices(&self) -> impl Iterator<Item = UsedSlice<'_>> {
         // SAFETY: as required; so the pool does not change.
         unsafe { (*self.state.get()).pool.slices() }

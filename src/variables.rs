@@ -2,9 +2,9 @@
 
 use allocator_api2::vec::Vec;
 use nginx_sys::{
-    NGX_HTTP_VAR_CHANGEABLE, NGX_HTTP_VAR_NOCACHEABLE, ngx_conf_t, ngx_http_add_variable,
-    ngx_http_get_variable_pt, ngx_http_request_t, ngx_http_upstream_state_t,
-    ngx_http_variable_value_t, ngx_int_t, ngx_str_t, ngx_uint_t,
+    NGX_HTTP_VAR_CHANGEABLE, ngx_conf_t, ngx_http_add_variable, ngx_http_get_variable_pt,
+    ngx_http_request_t, ngx_http_upstream_state_t, ngx_http_variable_value_t, ngx_int_t, ngx_str_t,
+    ngx_uint_t,
 };
 use ngx::core::Pool;
 use ngx::ngx_string;
@@ -27,7 +27,7 @@ const VARIABLES: [(ngx_str_t, ngx_http_get_variable_pt); 3] = [
 /// nginx calls it with a valid `cf`.
 pub unsafe extern "C" fn add(cf: *mut ngx_conf_t) -> ngx_int_t {
     for (mut name, handler) in VARIABLES {
-        let flags = (NGX_HTTP_VAR_CHANGEABLE | NGX_HTTP_VAR_NOCACHEABLE) as ngx_uint_t;
+        let flags = NGX_HTTP_VAR_CHANGEABLE as ngx_uint_t;
         // SAFETY: `cf` is valid; what nginx returns is a valid variable or null.
         match unsafe { ngx_http_add_variable(cf, &raw mut name, flags).as_mut() } {
             Some(variable) => variable.get_handler = handler,
@@ -145,7 +145,8 @@ unsafe fn answer(value: *mut ngx_http_variable_value_t, text: Option<&[u8]>) -> 
     // SAFETY: the value is valid.
     unsafe {
         (*value).set_valid(found.into());
-        (*value).set_no_cacheable(0);
+        // The flag of that name would be one of the user's variable of the same name.
+        (*value).set_no_cacheable(1);
         (*value).set_not_found((!found).into());
         (*value).set_len(text.len as u32);
         (*value).data = text.data;

@@ -25,7 +25,7 @@ select STDERR; $| = 1;
 select STDOUT; $| = 1;
 
 my $t = Test::Nginx->new()->has(qw/http http_ssl proxy/)
-	->has_daemon('openssl')->plan(5);
+	->has_daemon('openssl')->plan(9);
 
 my $d = $t->testdir();
 
@@ -81,7 +81,27 @@ my $r = http_get('/');
 unlike($r, qr/LATE/, 'surplus not delivered');
 like($r, qr/X-Keepalive: MISS/, 'surplus not kept');
 
+# the same in a second record, which TLS has read ahead
+
+like(http_get('/'), qr/X-Keepalive: HIT/, 'kept again');
+like(http("HEAD /two HTTP/1.0\nHost: localhost\n\n"), qr/ 200 .*HIT/s,
+	'second record');
+
+$r = http_get('/');
+
+unlike($r, qr/LATE/, 'second record not delivered');
+like($r, qr/X-Keepalive: MISS/, 'second record not kept');
+
 ###############################################################################
+
+sub worker {
+	my ($master) = $t->read_file('nginx.pid') =~ /(\d+)/;
+
+	open my $children, '<', "/proc/$master/task/$master/children"
+		or die "Can't open: $!\n";
+
+	return split ' ', <$children>;
+}
 
 # openssl does TLS, for one connection at a time.  A response to HEAD fills
 # nginx's buffer, and is followed by another one in the same record.
@@ -102,19 +122,39 @@ sub backend {
 	my $request = '';
 
 	while (sysread($in, $request, 65536, length $request)) {
-		next unless $request =~ s/^(\w+) .*?\r\n\r\n//s;
+		next unless $request =~ s/^(\w+) (\S+) .*?\r\n\r\n//s;
 
-		my $head = $1 eq 'HEAD';
+		my ($head, $two) = ($1 eq 'HEAD', $2 eq '/two');
 		my $start = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n";
 		my $end = "\r\n\r\n";
 		my $pad = 'X-Pad: ';
 
 		$pad .= 'x' x (4096 - length $start . $pad . $end) if $head;
 
-		syswrite($out, $start . $pad . $end . ($head ? $late : ''));
+		my $response = $start . $pad . $end;
+
+		if (!$two) {
+			syswrite($out, $response . ($head ? $late : ''));
+			next;
+		}
+
+		# nginx sees both at once
+
+		kill 'STOP', worker();
+
+		for my $record ($response, $late) {
+			syswrite($out, $record);
+			select undef, undef, undef, 0.2;
+		}
+
+		kill 'CONT', worker();
 	}
 
 	waitpid $pid, 0;
 }
+
+###############################################################################
+
+END { undef $t; }
 
 ###############################################################################

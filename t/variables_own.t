@@ -39,8 +39,10 @@ http {
     proxy_http_version 1.1;
     proxy_set_header Connection "";
 
-    map $host $upstream_keepalive {
-        a        "map of a";
+    # when the key is made there is no address yet; the value stays
+
+    map $host:$upstream_addr $upstream_keepalive {
+        a:       "map of a";
         default  map;
     }
 

@@ -113,14 +113,14 @@ impl Connection {
         n == -1 && ngx_socket_errno() == NGX_EAGAIN as i32
     }
 
-    /// Whether TLS has read bytes of the server from the socket that nginx has not read from TLS:
-    /// no event reports them.
+    /// Whether TLS has read bytes of the server from the socket that nginx has not read from TLS,
+    /// decrypted or not (nginx has it read ahead): no event reports them.
     pub fn has_pending(self) -> bool {
         #[cfg(ngx_feature = "http_ssl")]
         // SAFETY: the connection is open, and what is about its TLS lives as long.
         if let Some(ssl) = unsafe { (*self.as_ptr()).ssl.as_ref() } {
             // SAFETY: nginx makes OpenSSL's connection with its own.
-            return unsafe { nginx_sys::SSL_pending(ssl.connection) } > 0;
+            return unsafe { nginx_sys::SSL_has_pending(ssl.connection) } != 0;
         }
         false
     }
@@ -163,23 +163,23 @@ impl Connection {
 
     /// Marks it as idle or not: nginx may close an idle connection if it runs short of connections,
     /// and closes it when the worker shuts down. This does the same as `ngx_reusable_connection`,
-    /// except for the counter that `stub_status` shows as `Waiting`, which is about clients. The
-    /// value must differ from the one before.
+    /// except for the counter that `stub_status` shows as `Waiting`, which is about clients.
     #[inline(always)]
     pub fn set_idle(self, idle: bool) {
         let c = self.as_ptr();
         // SAFETY: `ngx_cycle` is valid while a worker runs; a connection is in the queue while it
-        // is idle, and otherwise in no queue.
+        // is reusable, and otherwise in no queue.
         unsafe {
             let (cycle, queue) = (ngx_cycle, &raw mut (*c).queue);
+            if (*c).reusable() != 0 {
+                ngx_queue_remove(queue);
+                (*cycle).reusable_connections_n = (*cycle).reusable_connections_n.wrapping_sub(1);
+            }
             (*c).set_idle(idle.into());
             (*c).set_reusable(idle.into());
             if idle {
                 ngx_queue_insert_after(&raw mut (*cycle).reusable_connections_queue, queue);
                 (*cycle).reusable_connections_n = (*cycle).reusable_connections_n.wrapping_add(1);
-            } else {
-                ngx_queue_remove(queue);
-                (*cycle).reusable_connections_n = (*cycle).reusable_connections_n.wrapping_sub(1);
             }
         }
     }

@@ -212,6 +212,17 @@ impl PeerData {
         }
     }
 
+    /// The data of the last upstream of this module that a request has come to.
+    ///
+    /// # Safety
+    ///
+    /// The request is valid.
+    #[cfg(ngx_feature = "http_cache")]
+    pub unsafe fn last(r: *mut ngx_http_request_t) -> Option<NonNull<Self>> {
+        // SAFETY: the request is valid.
+        unsafe { trace::last(r).map(|(last, _)| last.cast()) }
+    }
+
     /// The data of the upstream that a request has come to last, if that is one of this module.
     ///
     /// # Safety

@@ -48,7 +48,7 @@ fn take(attempt: Attempt) -> Option<NonNull<ngx_connection_t>> {
     let connection = loop {
         let Some(found) = upstream.find(&identity, &mut lookup) else { break None };
         match idle::end_of(&found) {
-            None => break upstream.take(&found),
+            None => break upstream.take(found.slot),
             Some(why) => idle::close(upstream.remove(found.slot, why)?),
         }
     };

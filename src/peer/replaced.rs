@@ -46,9 +46,8 @@ pub unsafe fn watch(r: *mut ngx_http_request_t, data: &PeerData) {
 ///
 /// nginx calls it with a valid request, whose upstream [`watch`] has put this function into.
 unsafe extern "C" fn remember(r: *mut ngx_http_request_t) -> ngx_int_t {
-    // SAFETY: the request is valid, and the data is that of its upstream, since no other upstream
-    // can have come later.
-    let (data, log) = unsafe { (PeerData::of(r), (*(*r).connection).log) };
+    // SAFETY: the request is valid, and the last data is that of its upstream.
+    let (data, log) = unsafe { (PeerData::last(r), (*(*r).connection).log) };
     let Some(data) = data else { return nginx::ERROR };
     // SAFETY: the data is in the request's memory.
     let data = unsafe { data.as_ref() };
