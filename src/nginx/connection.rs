@@ -163,15 +163,16 @@ impl Connection {
 
     /// Marks it as idle or not: nginx may close an idle connection if it runs short of connections,
     /// and closes it when the worker shuts down. This does the same as `ngx_reusable_connection`,
-    /// except for the counter that `stub_status` shows as `Waiting`, which is about clients.
-    #[inline(always)]
+    /// except for the counter that `stub_status` shows as `Waiting`, which is about clients. One
+    /// that is not idle any more was.
     pub fn set_idle(self, idle: bool) {
         let c = self.as_ptr();
         // SAFETY: `ngx_cycle` is valid while a worker runs; a connection is in the queue while it
-        // is reusable, and otherwise in no queue.
+        // is reusable, as an idle one is, and otherwise in no queue.
         unsafe {
             let (cycle, queue) = (ngx_cycle, &raw mut (*c).queue);
-            if (*c).reusable() != 0 {
+            // One that a balancer hands over may still be in the queue.
+            if !idle || (*c).reusable() != 0 {
                 ngx_queue_remove(queue);
                 (*cycle).reusable_connections_n = (*cycle).reusable_connections_n.wrapping_sub(1);
             }
