@@ -118,6 +118,7 @@ copied_init_peer(ngx_http_request_t *r, ngx_http_upstream_srv_conf_t *us)
                  && ngx_strnstr(r->args.data, "answer=1", r->args.len) != NULL;
 
     pc->data = cp;
+    pc->notify = NULL;
     pc->get = copied_get_peer;
     pc->free = copied_free_peer;
 

@@ -127,6 +127,7 @@ own_init_peer(ngx_http_request_t *r, ngx_http_upstream_srv_conf_t *us)
               && ngx_strnstr(r->args.data, "own=1", r->args.len) != NULL;
 
     pc->data = op;
+    pc->notify = NULL;
     pc->get = own_get_peer;
     pc->free = own_free_peer;
 
