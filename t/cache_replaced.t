@@ -46,6 +46,9 @@ http {
 
     proxy_http_version 1.1;
     proxy_set_header Connection "";
+    log_subrequest on;
+    log_format update "$uri $upstream_status";
+
     fastcgi_keep_conn on;
     fastcgi_param REQUEST_URI $request_uri;
 
@@ -91,6 +94,7 @@ http {
             proxy_cache_key $uri;
             proxy_cache_use_stale updating http_500;
             proxy_cache_background_update on;
+            access_log %%TESTDIR%%/update.log update;
         }
 
         location /intercept/ {
@@ -250,7 +254,11 @@ sub kept {
 	my $before = conn(http_get('/plain'));
 	my $r = http_method($method, $uri);
 
-	# a request in the background may have the connection still
+	# the update in the background has given the connection back
+
+	if ($uri =~ /background/) {
+		wait_for_update($uri) or fail("$uri not updated");
+	}
 
 	my $next = http_get('/plain');
 
@@ -265,6 +273,17 @@ sub kept {
 	}
 
 	return $r;
+}
+
+sub wait_for_update {
+	my ($uri) = @_;
+
+	for (1 .. 500) {
+		return 1 if $t->read_file('update.log') =~ /^\Q$uri\E 500$/m;
+		select undef, undef, undef, 0.01;
+	}
+
+	return 0;
 }
 
 sub http_method {
@@ -425,5 +444,9 @@ sub serve {
 		}
 	}
 }
+
+###############################################################################
+
+END { undef $t; }
 
 ###############################################################################

@@ -80,14 +80,17 @@ http {
 
 EOC
 
-my $fails = 0;
+# fails as often as the arguments say
+
+my %failed;
 
 on_request(sub {
 	my ($c, $head) = @_;
 
-	return '200 OK' unless $head =~ m!^GET /cached!;
-	return $fails++ == 0 ? ('200 OK', 'X-Accel-Expires: @1')
-		: $fails <= 2 || $fails > 4 ? '500 E' : '200 OK';
+	my ($uri, $fail) = $head =~ m!^GET (\S+?(?:fail=(\d))?) !;
+
+	return '500 E' if $fail && $failed{$uri}++ < $fail;
+	return ('200 OK', 'X-Accel-Expires: @1');
 });
 
 start_backend($t, 8081);
@@ -110,9 +113,10 @@ is(get('/', 'b'), $b, 'another key again');
 # a retry that this module is not asked for: it passes on what nginx does
 # before it
 
-like(http_get('/cached/x'), qr/ 200 .*MISS/s, 'stored');
-like(http_get('/cached/x?answer=1'), qr/ 200 /, 'answered by the other module');
-like(http_get('/cached/x?answer=1'), qr/ 200 .*STALE|EXPIRED/s,
-	'cached response');
+like(http_get('/cached/x'), qr/ 200 .*X-Cache: MISS/s, 'stored');
+like(http_get('/cached/x?answer=1&fail=1'), qr/ 200 .*X-Cache: EXPIRED/s,
+	'the other module answers');
+like(http_get('/cached/x?answer=1&fail=2'), qr/ 200 .*X-Cache: STALE/s,
+	'the cache answers');
 
 ###############################################################################

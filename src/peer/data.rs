@@ -64,8 +64,8 @@ type ReinitRequest = Option<unsafe extern "C" fn(*mut ngx_http_request_t) -> ngx
 pub struct Replaced {
     /// The original `reinit_request` of nginx's upstream.
     pub original: Cell<ReinitRequest>,
-    /// What the server's own response said before nginx put a cached one in its place; used only in
-    /// that case.
+    /// What the server's own response said before nginx put a cached one in its place. A retry leaves
+    /// here what the attempt before it said, which nothing uses.
     pub response: Cell<Response>,
 }
 

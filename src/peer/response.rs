@@ -48,7 +48,8 @@ impl Response {
 
 /// Whether bytes followed a header without a body: nginx does not read them if it sends only the
 /// header (HEAD, 204, 304, `X-Accel-Redirect`, an error page). More of them may be on their
-/// way, and the next request would get them as its response.
+/// way, and the next request would get them as its response. Whatever reads a body, buffered or not,
+/// counts it in `response_length` before `peer.free`, with what came behind the header.
 ///
 /// # Safety
 ///
