@@ -13,7 +13,7 @@ use ngx_http_upstream_sliced_keepalive_module::pool::{
     Identity, Limits, Lookup, Pool, Protocol, Put, SliceLimits,
 };
 
-const HTTP: Protocol = Protocol { handler: 1, location: 0, tls: false };
+const HTTP: Protocol = Protocol { module: 1, handler: 1, location: 0, tls: false };
 
 /// Keys as long as host names are.
 fn key(slice: u32) -> String {

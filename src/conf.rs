@@ -5,6 +5,7 @@ use nginx_sys::{ngx_msec_t, ngx_uint_t};
 
 pub(crate) use self::keepalive::Keepalive;
 use self::params::HintsParams;
+use crate::location::Numbers;
 use crate::policy::UseLimits;
 
 mod keepalive;
@@ -28,6 +29,8 @@ pub struct MainConf {
     /// Whether the upstreams of the configuration file are set up. An upstream that is read later
     /// is created at run time.
     pub(crate) configured: bool,
+    /// The numbers of its locations, until all of them are read.
+    pub(crate) locations: Numbers,
 }
 
 /// The directives of one upstream, as they are read.

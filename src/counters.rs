@@ -79,8 +79,7 @@ impl From<pool::Evicted> for Closed {
 /// Why a connection was not kept after a request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Refused {
-    /// Nothing is kept: `keepalive 0`, `slice_poolsize=0` or `keepalive_timeout 0`; or the upstream
-    /// has too many protocols to tell them apart.
+    /// Nothing is kept: `keepalive 0`, `slice_poolsize=0` or `keepalive_timeout 0`.
     Disabled,
     /// The limit of its slice is zero, empty or not a number.
     Limit,

@@ -11,7 +11,7 @@ use crate::counters::Closed;
 use crate::nginx::{self, Connection, log_debug_http};
 use crate::policy::{self, IdleLimit};
 use crate::pool::SlotIndex;
-use crate::upstream::{self, Found, Removed, Upstream};
+use crate::upstream::{self, Parked, Removed, Upstream};
 
 /// Prepares a connection, which an upstream has just kept under this `data`, for being idle. It is
 /// closed at once if there is something to read, and later when its time is over.
@@ -28,14 +28,14 @@ pub fn park(c: Connection, data: *mut c_void, limit: IdleLimit) {
     }
 }
 
-/// Why a connection that was found cannot be used; `None` if it can.
-pub fn end_of(found: &Found) -> Option<Closed> {
+/// Why a parked connection cannot be used; `None` if it can.
+pub fn end_of(parked: &Parked) -> Option<Closed> {
     let now = nginx::now();
-    if found.parked.deadline <= now {
-        return Some(found.parked.limited_by.into());
+    if parked.deadline <= now {
+        return Some(parked.limited_by.into());
     }
-    let look = policy::must_look(found.parked.idle(now));
-    (look && !view(found.parked.connection).is_quiet()).then_some(Closed::Peer)
+    let look = policy::must_look(parked.idle(now));
+    (look && !view(parked.connection).is_quiet()).then_some(Closed::Peer)
 }
 
 /// Gives a connection to a request again.

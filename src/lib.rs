@@ -10,6 +10,7 @@
 //! - `idle`: a connection while it is idle: park, wake, close.
 //! - `upstream`: the live upstream of a worker, which owns every change of state.
 //! - [`conf`]: arguments become settings; [`conf::params`] is their grammar.
+//! - `location`: the configuration of a location, and its number.
 //! - `zone`: shared memory for the counters. `builtin`: nginx's own keepalive module.
 //!   `tls_sessions`: locations where nginx mixes TLS sessions.
 //! - `nginx`: the few wrappers that the `ngx` crate lacks.
@@ -17,7 +18,7 @@
 //! - [`counters`]: the events of connections, counted.
 //! - [`pool`]: the slots of idle connections, in slices.
 //!
-//! The path of a request: `peer` → `upstream.find` → `upstream.take` → `idle::wake`; and after it:
+//! The path of a request: `peer` → `upstream.take` → `idle::wake`; and after it:
 //! `peer` → `policy` → `upstream.keep` → `idle::park`.
 //!
 //! `policy`, `pool`, `hints`, `conf::params`, `counters` and the formats of the status are pure:
@@ -29,6 +30,7 @@ pub mod conf;
 pub mod counters;
 pub mod hints;
 mod idle;
+mod location;
 mod module;
 mod nginx;
 mod peer;

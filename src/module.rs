@@ -2,7 +2,7 @@
 //! and no room knows it.
 
 use core::ffi::{c_char, c_void};
-use core::mem::offset_of;
+use core::mem::{self, offset_of};
 use core::ptr;
 
 #[cfg(not(ngx_feature = "http_ssl"))]
@@ -10,13 +10,14 @@ use nginx_sys::NGX_LOG_EMERG;
 use nginx_sys::{
     NGX_CONF_1MORE, NGX_CONF_NOARGS, NGX_CONF_TAKE1, NGX_CONF_TAKE12, NGX_HTTP_LOC_CONF,
     NGX_HTTP_LOC_CONF_OFFSET, NGX_HTTP_MODULE, NGX_HTTP_SRV_CONF_OFFSET, NGX_HTTP_UPS_CONF,
-    NGX_PROCESS_HELPER, ngx_command_t, ngx_conf_t, ngx_cycle_t, ngx_http_module_t, ngx_int_t,
-    ngx_module_t, ngx_pid, ngx_process, ngx_str_t, ngx_uint_t,
+    NGX_PROCESS_HELPER, ngx_command_t, ngx_conf_t, ngx_cycle_t, ngx_http_core_loc_conf_t,
+    ngx_http_core_srv_conf_t, ngx_http_module_t, ngx_int_t, ngx_module_t, ngx_pid, ngx_process,
+    ngx_str_t, ngx_uint_t,
 };
 use ngx::core::{NGX_CONF_ERROR, NGX_CONF_OK};
 use ngx::http::{
-    HttpModule, HttpModuleLocationConf, HttpModuleMainConf, HttpModuleServerConf,
-    NgxHttpUpstreamModule,
+    HttpModule, HttpModuleConfExt, HttpModuleLocationConf, HttpModuleMainConf,
+    HttpModuleServerConf, Merge, NgxHttpCoreModule, NgxHttpUpstreamModule,
 };
 #[cfg(not(ngx_feature = "http_ssl"))]
 use ngx::ngx_conf_log_error;
@@ -24,8 +25,8 @@ use ngx::ngx_string;
 
 use crate::conf::MainConf;
 use crate::counters::Pid;
+use crate::location::LocationConf;
 use crate::nginx;
-use crate::status::LocationConf;
 use crate::upstream::{self, ServerConf, Upstream};
 use crate::variables;
 
@@ -56,6 +57,45 @@ impl HttpModule for Module {
     unsafe extern "C" fn create_loc_conf(cf: *mut ngx_conf_t) -> *mut c_void {
         // SAFETY: nginx passes a valid `cf`.
         unsafe { create::<LocationConf>(cf) }
+    }
+
+    /// Merges the configuration of a location into that of one inside of it, and gives that one its
+    /// number.
+    unsafe extern "C" fn merge_loc_conf(
+        cf: *mut ngx_conf_t,
+        outer: *mut c_void,
+        inner: *mut c_void,
+    ) -> *mut c_char {
+        let (outer, inner): (*mut LocationConf, *mut LocationConf) = (outer.cast(), inner.cast());
+        // SAFETY: nginx passes two configurations that `create_loc_conf` has made, and sets the
+        // context to that of the inner one; nothing else refers to these structures.
+        unsafe {
+            if (*inner).merge(&*outer).is_err() {
+                return NGX_CONF_ERROR;
+            }
+            let main = (*cf).http_main_conf_unchecked::<MainConf>(nginx::this_module());
+            let core = NgxHttpCoreModule::module();
+            let server = (*cf).http_server_conf_unchecked::<ngx_http_core_srv_conf_t>(core);
+            let location = (*cf).http_location_conf_unchecked::<ngx_http_core_loc_conf_t>(core);
+            let (Some(main), Some(server), Some(location)) = (main, server, location) else {
+                return NGX_CONF_ERROR;
+            };
+            let names = (server.as_ref().server_name, location.as_ref().name);
+            let numbers = &mut (*main.as_ptr()).locations;
+            let (server, location) = (names.0.as_bytes(), names.1.as_bytes());
+            (*inner).number = numbers.number((*outer).number, server, location);
+        }
+        NGX_CONF_OK
+    }
+
+    /// Frees what is needed only while the configuration is read.
+    unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
+        // SAFETY: `create_main_conf` has made the configuration, to which nothing else refers.
+        unsafe {
+            let main = (*cf).http_main_conf_unchecked::<MainConf>(nginx::this_module());
+            main.map(|main| mem::take(&mut (*main.as_ptr()).locations));
+        }
+        nginx::OK
     }
 
     /// Sets up the upstreams that have a `keepalive`. `ngx_http_upstream_module` comes before this
@@ -115,7 +155,7 @@ unsafe impl HttpModuleServerConf for Module {
 
 static MODULE_CTX: ngx_http_module_t = ngx_http_module_t {
     preconfiguration: Some(variables::add),
-    postconfiguration: None,
+    postconfiguration: Some(Module::postconfiguration),
     create_main_conf: Some(Module::create_main_conf),
     init_main_conf: Some(Module::init_main_conf),
     create_srv_conf: Some(Module::create_srv_conf),

@@ -9,16 +9,14 @@ use nginx_sys::{
     ngx_http_request_t, ngx_http_send_response, ngx_int_t, ngx_pid, ngx_str_t, ngx_uint_t,
 };
 use ngx::core::{NgxStr, Pool as Memory};
-use ngx::http::{
-    HttpModuleConfExt, HttpModuleMainConf, Merge, MergeConfigError, NgxHttpUpstreamModule,
-};
+use ngx::http::{HttpModuleConfExt, HttpModuleMainConf, NgxHttpUpstreamModule};
 use ngx::ngx_log_error;
 
 use self::body::Body;
 use self::format::Format;
-use self::params::StatusParams;
 use self::report::{MOST_SLICES, Printable, Report};
 use crate::counters::{Pid, Totals};
+use crate::location::LocationConf;
 use crate::nginx;
 use crate::pool::UsedSlice;
 use crate::upstream;
@@ -30,20 +28,6 @@ mod json;
 pub mod params;
 mod prometheus;
 mod report;
-
-/// The module's configuration of a location.
-#[derive(Debug, Default)]
-pub struct LocationConf {
-    pub(crate) status: Option<StatusParams>,
-}
-
-impl Merge for LocationConf {
-    /// Inside of an `if`, the handler is the same, but the configuration is another one.
-    fn merge(&mut self, outer: &Self) -> Result<(), MergeConfigError> {
-        self.status = self.status.or(outer.status);
-        Ok(())
-    }
-}
 
 /// The content handler of the location.
 ///

@@ -21,8 +21,8 @@ use nginx_sys::{
 use ngx::core::{NgxStr, Pool as Memory};
 use ngx::http::HttpModuleConfExt;
 
-use self::handlers::Handlers;
-use self::parked::{Parked, Table};
+pub use self::parked::Parked;
+use self::parked::Table;
 use crate::conf::{Directives, Settings};
 use crate::counters::{Closed, Pid, Refused, Totals};
 use crate::nginx;
@@ -30,7 +30,6 @@ use crate::policy::{IdleLimit, Time};
 use crate::pool::{self, Identity, Length, Lookup, Pool, Put, Seed, SlotIndex, UsedSlice};
 use crate::zone::CounterZone;
 
-mod handlers;
 mod parked;
 
 /// The module's configuration of an upstream, as nginx holds it: its directives, and the live
@@ -75,7 +74,6 @@ struct State {
     pool: Pool<Memory>,
     parked: Table,
     counters: CounterZone,
-    handlers: Handlers,
 }
 
 impl State {
@@ -100,14 +98,6 @@ pub unsafe fn find_parked<'a>(place: *mut c_void) -> (&'a Upstream, SlotIndex) {
     (upstream, upstream.with(|state| state.parked.slot(place)))
 }
 
-/// An idle connection that was found; it is still parked.
-pub struct Found {
-    /// Its slot.
-    pub slot: SlotIndex,
-    /// Its entry in the table.
-    pub parked: Parked,
-}
-
 /// A connection that was parked, and has left the upstream. Its receiver closes it or uses it.
 #[must_use]
 pub struct Removed(NonNull<ngx_connection_t>);
@@ -121,6 +111,14 @@ impl Removed {
     pub fn into_inner(self) -> NonNull<ngx_connection_t> {
         self.0
     }
+}
+
+/// The answer of [`Upstream::take`].
+pub enum Taken {
+    /// A connection for the request.
+    Hit(Removed),
+    /// A connection that has ended: close it, and ask again.
+    Ended(Removed),
 }
 
 /// The answer of [`Upstream::keep`].
@@ -146,7 +144,7 @@ impl Upstream {
         let limits = settings.keepalive.limits(address_length);
         let parked = Table::new_in(limits.connections, memory.clone()).ok()?;
         let pool = Pool::new_in(limits, seed, memory).ok()?;
-        let state = State { pool, parked, counters, handlers: Handlers::default() };
+        let state = State { pool, parked, counters };
         Some(Upstream {
             settings,
             name: upstream.host,
@@ -199,33 +197,28 @@ impl Upstream {
         operation(unsafe { &mut *self.state.get() })
     }
 
-    /// The number of a handler that creates requests; `None` if there are too many.
+    /// Takes the most recently parked connection of an identity, for a request, unless it has
+    /// ended: then it has left, too. `end` answers why it has, and calls no function of nginx.
+    /// `lookup` is new, or of this identity in this upstream.
     #[inline(always)]
-    pub fn handler_number(&self, handler: usize) -> Option<u16> {
-        self.with(|state| state.handlers.number(handler))
-    }
-
-    /// The most recently parked connection of an identity, which stays parked. `lookup` is new, or
-    /// of this identity in this upstream.
-    #[inline(always)]
-    pub fn find(&self, identity: &Identity<'_>, lookup: &mut Lookup) -> Option<Found> {
+    pub fn take(
+        &self,
+        identity: &Identity<'_>,
+        lookup: &mut Lookup,
+        end: impl FnOnce(&Parked) -> Option<Closed>,
+    ) -> Option<Taken> {
         self.with(|state| {
             let slot = state.pool.find(identity, lookup)?;
-            Some(Found { slot, parked: *state.parked.get(slot)? })
-        })
-    }
-
-    /// A request uses a connection that was found.
-    #[inline(always)]
-    pub fn take(&self, slot: SlotIndex) -> Option<Removed> {
-        self.with(|state| {
-            if !state.pool.take(slot) {
-                return None;
+            let parked = *state.parked.get(slot)?;
+            if let Some(why) = end(&parked) {
+                state.pool.remove(slot);
+                return state.closed(slot, why).map(Taken::Ended);
             }
+            state.pool.take(slot);
             let counters = state.counters.block();
             counters.hit();
             counters.set_slices(state.pool.slices_in_use());
-            state.parked.get(slot).map(Removed::new)
+            Some(Taken::Hit(Removed::new(&parked)))
         })
     }
 

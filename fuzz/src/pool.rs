@@ -118,8 +118,9 @@ impl Input<'_> {
         let server = usize::from(*self.0.next()?);
         let other = usize::from(*self.0.next()?);
         let protocol = Protocol {
-            handler: (other / 8 % 2) as u16,
-            location: other / 32 % 2,
+            module: (other / 16 % 2) as u16,
+            handler: (other / 8 % 2) as u32,
+            location: (other / 32 % 2) as u64,
             tls: other / 64 % 2 == 1,
         };
         let key = if with_keys { KEYS[server % 8] } else { "" };

@@ -14,9 +14,10 @@ use super::run_time;
 use crate::builtin;
 use crate::conf::params::{self, Error, Params};
 use crate::conf::{Keepalive, MainConf};
+use crate::location::LocationConf;
 use crate::nginx;
+use crate::status;
 use crate::status::params::parse_status;
-use crate::status::{self, LocationConf};
 use crate::upstream::ServerConf;
 
 /// The handler of `keepalive`.

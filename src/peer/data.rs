@@ -10,14 +10,16 @@ use core::slice;
 use nginx_sys::ngx_event_notify_peer_pt;
 use nginx_sys::{
     ngx_event_free_peer_pt, ngx_event_get_peer_pt, ngx_http_request_t, ngx_http_upstream_state_t,
-    ngx_http_upstream_t, ngx_int_t, ngx_peer_connection_t,
+    ngx_http_upstream_t, ngx_int_t, ngx_module_t, ngx_peer_connection_t,
 };
 #[cfg(ngx_peer_session)]
 use nginx_sys::{ngx_event_save_peer_session_pt, ngx_event_set_peer_session_pt};
+use ngx::http::HttpModuleConfExt;
 
 #[cfg(ngx_feature = "http_cache")]
 use super::response::Response;
 use crate::counters::Refused;
+use crate::location::LocationConf;
 use crate::nginx;
 use crate::pool::{Length, Lookup, Protocol};
 use crate::trace::{self, Trace};
@@ -43,9 +45,8 @@ pub struct PeerData {
     /// The outcome of the last attempt's connection; `None` if it is still in use, or there is no
     /// connection.
     pub outcome: Cell<Option<Outcome>>,
-    /// The length of the slice key as used, or why connections are not kept: it is too long, or the
-    /// protocol has no number.
-    key_length: Result<Length, Refused>,
+    /// The length of the slice key as used; `None` if it is too long, and connections are not kept.
+    key_length: Option<Length>,
     /// The protocol of the request's connections.
     pub protocol: Protocol,
     /// Of the server that the balancer chose last.
@@ -107,24 +108,41 @@ impl Balancer {
     }
 }
 
-/// The protocol of a request's connections; `None` if the upstream has too many handlers.
+/// The protocol of a request's connections.
+///
+/// Its numbers are the same in all workers, and after a reload: the address of the handler that
+/// creates requests may differ then, if its module is a dynamic one, but not its distance from the
+/// module, which is in the same object. An upstream's `output.tag` is its module.
 ///
 /// # Safety
 ///
-/// The request's upstream is valid, and its module has set it up.
-unsafe fn protocol(
-    request_upstream: NonNull<ngx_http_upstream_t>,
-    upstream: &Upstream,
-) -> Option<Protocol> {
-    // SAFETY: the request's upstream is valid.
-    let (handler, conf, tls) = unsafe {
-        let request_upstream = request_upstream.as_ptr();
-        let handler = (*request_upstream).create_request;
-        (handler, (*request_upstream).conf.addr(), (*request_upstream).ssl() != 0)
-    };
-    let handler = upstream.handler_number(handler.map_or(0, |handler| handler as usize))?;
-    let location = if upstream.settings().keepalive.local { conf } else { 0 };
-    Some(Protocol { handler, location, tls })
+/// The request is valid, and its module has set its upstream up.
+unsafe fn protocol(r: *mut ngx_http_request_t, upstream: &Upstream) -> Protocol {
+    // SAFETY: the request and its upstream are valid. A module without a tag has no number.
+    unsafe {
+        let request_upstream = (*r).upstream;
+        let tag: *const ngx_module_t = (*request_upstream).output.tag.cast();
+        let handler = (*request_upstream).create_request.map_or(0, |handler| handler as usize);
+        Protocol {
+            module: tag.as_ref().map_or(u16::MAX, |module| module.ctx_index as u16),
+            handler: handler.wrapping_sub(tag.addr()) as u32,
+            location: if upstream.settings().keepalive.local { location(r) } else { 0 },
+            tls: (*request_upstream).ssl() != 0,
+        }
+    }
+}
+
+/// The number of a request's location.
+///
+/// # Safety
+///
+/// The request is valid.
+unsafe fn location(r: *mut ngx_http_request_t) -> u64 {
+    // SAFETY: the request's location has a configuration of this type, which does not change.
+    unsafe {
+        let conf = (*r).http_location_conf_unchecked::<LocationConf>(nginx::this_module());
+        conf.map_or(0, |conf| conf.as_ref().number)
+    }
 }
 
 impl PeerData {
@@ -142,7 +160,7 @@ impl PeerData {
         // SAFETY: the request is valid.
         let (memory, request_upstream) = unsafe { ((*r).pool, NonNull::new((*r).upstream)?) };
         // SAFETY: the request has an upstream, which its module has set up.
-        let protocol = unsafe { protocol(request_upstream, upstream) };
+        let protocol = unsafe { protocol(r, upstream) };
         // SAFETY: the request has its array of states and an upstream, which nothing changes
         // meanwhile.
         let (trace, balancer) =
@@ -152,12 +170,8 @@ impl PeerData {
             upstream: NonNull::from(upstream),
             request_upstream,
             outcome: Cell::new(None),
-            key_length: match (key, protocol) {
-                (None, _) => Err(Refused::Keylen),
-                (_, None) => Err(Refused::Disabled),
-                (Some(key), Some(_)) => Ok(key.len() as Length),
-            },
-            protocol: protocol.unwrap_or_default(),
+            key_length: key.map(|key| key.len() as Length),
+            protocol,
             lookup: Cell::new(Lookup::default()),
             #[cfg(ngx_feature = "http_cache")]
             replaced: Replaced::default(),
@@ -190,13 +204,9 @@ impl PeerData {
     }
 
     /// Whether connections of the request may be kept.
-    ///
-    /// # Errors
-    ///
-    /// Why they are not.
     #[inline(always)]
-    pub fn may_be_kept(&self) -> Result<(), Refused> {
-        self.key_length.map(|_| ())
+    pub fn may_be_kept(&self) -> bool {
+        self.key_length.is_some()
     }
 
     /// The slice key as used; `None` if connections are not kept.
@@ -207,7 +217,7 @@ impl PeerData {
     pub unsafe fn key<'a>(data: NonNull<Self>) -> Option<&'a [u8]> {
         // SAFETY: the key lies behind the data, in the same piece of memory.
         unsafe {
-            let length = (*data.as_ptr()).key_length.ok()?;
+            let length = (*data.as_ptr()).key_length?;
             Some(slice::from_raw_parts(data.add(1).cast().as_ptr(), usize::from(length)))
         }
     }

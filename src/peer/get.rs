@@ -10,6 +10,7 @@ use crate::idle;
 use crate::nginx::{self, log_debug_http};
 use crate::pool::Lookup;
 use crate::trace;
+use crate::upstream::Taken;
 
 const DONE: ngx_int_t = NGX_DONE as ngx_int_t;
 const AGAIN: ngx_int_t = NGX_AGAIN as ngx_int_t;
@@ -42,14 +43,16 @@ pub fn get(attempt: Attempt) -> ngx_int_t {
 #[inline(always)]
 fn take(attempt: Attempt) -> Option<NonNull<ngx_connection_t>> {
     let (data, upstream) = (attempt.data(), attempt.upstream());
-    data.may_be_kept().ok()?;
+    if !data.may_be_kept() {
+        return None;
+    }
     let identity = attempt.identity();
     let mut lookup = Lookup::default();
     let connection = loop {
-        let Some(found) = upstream.find(&identity, &mut lookup) else { break None };
-        match idle::end_of(&found) {
-            None => break upstream.take(found.slot),
-            Some(why) => idle::close(upstream.remove(found.slot, why)?),
+        match upstream.take(&identity, &mut lookup, idle::end_of) {
+            Some(Taken::Hit(removed)) => break Some(removed),
+            Some(Taken::Ended(removed)) => idle::close(removed),
+            None => break None,
         }
     };
     data.lookup.set(lookup);

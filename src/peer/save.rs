@@ -42,7 +42,9 @@ fn keep(attempt: Attempt, c: Connection) -> Result<(), Refused> {
     if !c.watch() {
         return Err(Refused::Failed);
     }
-    attempt.data().may_be_kept()?;
+    if !attempt.data().may_be_kept() {
+        return Err(Refused::Keylen);
+    }
     let idle_limit = IdleLimit::new(settings.timeout, response.hint)?;
     let slice_limit = slice_limit(attempt).ok_or(Refused::Limit)?;
 

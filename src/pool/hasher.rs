@@ -47,13 +47,14 @@ impl Hasher {
 
     /// The hashes of an identity.
     pub fn hash(&self, identity: &Identity<'_>) -> Hashes {
-        let Identity { key, address, protocol: Protocol { handler, location, tls } } = *identity;
+        let Identity { key, address, protocol } = *identity;
+        let Protocol { module, handler, location, tls } = protocol;
         let key = if key.is_empty() { 0 } else { self.keys.hash(key) };
 
         let mut hasher = self.servers.build_hasher();
         hasher.write_u64(key);
-        hasher.write_usize(location);
-        hasher.write_u32(u32::from(handler) << 1 | u32::from(tls));
+        hasher.write_u64(location);
+        hasher.write_u64(u64::from(handler) << 32 | u64::from(module) << 1 | u64::from(tls));
         hasher.write(address);
 
         // The lower half of a good hash is a good hash, too.

@@ -4,10 +4,12 @@
 /// compares the numbers.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub struct Protocol {
-    /// The number of the handler that creates requests for this connection.
-    pub handler: u16,
-    /// Distinguishes locations, if they do not share connections; otherwise 0.
-    pub location: usize,
+    /// The number of the nginx module that creates requests for this connection.
+    pub module: u16,
+    /// The number of its handler that creates them.
+    pub handler: u32,
+    /// The number of the location, if locations do not share connections; otherwise 0.
+    pub location: u64,
     /// Whether the connection is encrypted.
     pub tls: bool,
 }

@@ -19,13 +19,11 @@ pub struct Peer {
     pub slots: List<InPeer>,
     /// Its number among all peers and slices.
     pub birth: NonZeroU64,
-    location: usize,
-    handler: u16,
+    protocol: Protocol,
     /// Its slice, if there are slices. If this peer is vacant, the place may belong to another
     /// slice by now.
     pub slice: u32,
     address_length: Length,
-    tls: bool,
 }
 
 /// The peers of a pool.
@@ -63,10 +61,7 @@ impl<A: Allocator> Peers<A> {
 
     /// Whether a peer has the address and the protocol of an identity.
     pub fn is(&self, index: u32, peer: &Peer, identity: &Identity<'_>) -> bool {
-        let Protocol { handler, location, tls } = identity.protocol;
-        peer.handler == handler
-            && peer.location == location
-            && peer.tls == tls
+        peer.protocol == identity.protocol
             && self.addresses.is(index, peer.address_length, identity.address)
     }
 
@@ -91,17 +86,14 @@ impl<A: Allocator> Peers<A> {
         if let Some(old) = self.nodes.vacant() {
             self.index.remove(self.nodes.nodes_mut(), old);
         }
-        let Protocol { handler, location, tls } = identity.protocol;
         let peer = self.nodes.insert(Peer {
             place: Place::new(hash),
             vacant: Links::NONE,
             slots: List::new(),
             birth,
-            handler,
-            location,
+            protocol: identity.protocol,
             slice,
             address_length: self.addresses.fit(identity.address)?,
-            tls,
         })?;
         self.addresses.set(peer, identity.address);
         self.index.insert(self.nodes.nodes_mut(), peer);

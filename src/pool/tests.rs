@@ -39,6 +39,7 @@ fn another_identity_gets_nothing() {
         id("a", "2"),
         id("a1", ""),
         id("", "a1"),
+        other(Protocol { module: 2, ..HTTP }),
         other(Protocol { handler: 2, ..HTTP }),
         other(Protocol { location: 1, ..HTTP }),
         other(Protocol { tls: true, ..HTTP }),

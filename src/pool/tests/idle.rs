@@ -6,7 +6,7 @@ use allocator_api2::alloc::Global;
 
 use crate::pool::*;
 
-pub const HTTP: Protocol = Protocol { handler: 1, location: 0, tls: false };
+pub const HTTP: Protocol = Protocol { module: 1, handler: 1, location: 0, tls: false };
 pub const NO_LIMIT: u32 = u32::MAX;
 pub const SEED: Seed = [7; 24];
 pub const ANY_TIME: u64 = u64::MAX;

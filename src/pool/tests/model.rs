@@ -149,11 +149,11 @@ impl Operation {
 fn own() -> impl Strategy<Value = Own> {
     let key = proptest::collection::vec(b'a'..=b'c', 0..4);
     let address = proptest::collection::vec(b'1'..=b'3', 1..4);
-    let protocol = (1..3u16, 0..2usize, any::<bool>());
-    (key, address, protocol).prop_map(|(key, address, (handler, location, tls))| Own {
+    let protocol = (1..3u16, 1..3u32, 0..2u64, any::<bool>());
+    (key, address, protocol).prop_map(|(key, address, (module, handler, location, tls))| Own {
         key,
         address,
-        protocol: Protocol { handler, location, tls },
+        protocol: Protocol { module, handler, location, tls },
     })
 }
 
