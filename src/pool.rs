@@ -40,7 +40,7 @@ mod hasher;
 mod identity;
 mod index;
 mod limits;
-mod list;
+pub(crate) mod list;
 mod peers;
 mod slab;
 mod slices;
@@ -86,7 +86,7 @@ impl SlotIndex {
 pub enum Put {
     /// The connection is kept, in this slot.
     Kept(SlotIndex),
-    /// The connection of this slot has left the pool to make room: close it, and put again.
+    /// The connection of this slot must make room: remove it, close it, and put again.
     Close(SlotIndex, Evicted),
     /// The connection is not kept.
     NotKept(NotKept),
@@ -185,8 +185,8 @@ impl<A: Allocator> Pool<A> {
     /// most connections that its slice may hold, and `lookup` is new, or of this identity in this
     /// pool: then the identity is often not needed again.
     ///
-    /// The answer may be the slot of another connection, which has left the pool for this one. Put
-    /// again after it was closed: each time, one connection fewer is in the way.
+    /// The answer may be the slot of another connection, which must leave for this one. Put again
+    /// after it was removed: each time, one connection fewer is in the way.
     #[inline(always)]
     pub fn put<'a>(
         &mut self,
@@ -199,6 +199,58 @@ impl<A: Allocator> Pool<A> {
             Some(slot) => Put::Kept(slot),
             None => self.put_anew(&identity(), lookup, slice_limit),
         }
+    }
+
+    /// The number of connections.
+    pub fn count(&self) -> u32 {
+        self.slots.count()
+    }
+
+    /// The peer of a connection: the same number for all connections of an identity, until the last
+    /// one has left.
+    pub fn peer_of(&self, SlotIndex(slot): SlotIndex) -> Option<u32> {
+        self.slots.get(slot).map(|slot| slot.peer)
+    }
+
+    /// The server address of a connection.
+    pub fn address(&self, slot: SlotIndex) -> Option<&[u8]> {
+        self.peers.address(self.peer_of(slot)?)
+    }
+
+    /// Sets the limits of connections and slices, to those of [`Pool::new_in`] or lower ones.
+    pub fn set_limits(&mut self, connections: u32, slices: Option<u32>) {
+        self.limits.connections = connections;
+        self.slots.set_limit(connections);
+        if let (Some(slices), Some(limits), Some(limit)) =
+            (&mut self.slices, &mut self.limits.slices, slices)
+        {
+            limits.slices = limit;
+            slices.set_limit(limit);
+        }
+    }
+
+    /// A connection that is too many, after the limits were lowered. `slice_limit` is the most
+    /// connections that a slice may hold.
+    pub fn excess(&self, slice_limit: u32) -> Option<(SlotIndex, Evicted)> {
+        let of_slice = self.slices.as_ref().and_then(|slices| slices.excess(slice_limit));
+        let of_all = || {
+            let is_excess = self.slots.count() > self.limits.connections;
+            let victim = self.recently_saved.back().filter(|_| is_excess)?;
+            Some((victim, Evicted::Connections))
+        };
+        of_slice.or_else(of_all).map(|(victim, why)| (SlotIndex(victim), why))
+    }
+
+    /// Forgets all connections, and lookups.
+    pub fn clear(&mut self) {
+        self.slots.clear();
+        self.recently_saved = List::new();
+        self.peers.clear();
+        if let Some(slices) = &mut self.slices {
+            slices.clear();
+        }
+        self.births = self.births.saturating_add(1);
+        self.recent = NIL;
     }
 
     /// The number of slices that hold idle connections; `None` if one slice holds everything.
@@ -267,8 +319,7 @@ impl<A: Allocator> Pool<A> {
     #[inline(always)]
     fn has_room(&self, peer: u32, limit: u32) -> bool {
         let Some(slices) = &self.slices else { return true };
-        let count = self.peers.get(peer).and_then(|peer| slices.count(peer.slice));
-        count.is_some_and(|count| count < limit)
+        self.peers.get(peer).is_some_and(|peer| slices.has_room(peer.slice, limit))
     }
 
     /// Takes a connection out of its slot and its lists.
@@ -319,13 +370,13 @@ impl<A: Allocator> Pool<A> {
         let slice = self.slice(peer, identity, lookup);
 
         if let Some(victim) = self.beyond(slice, slice_limit) {
-            return self.close(victim, Evicted::SliceLimit);
+            return Put::Close(SlotIndex(victim), Evicted::SliceLimit);
         }
         if let Some(refused) = self.refuse(identity, slice_limit) {
             return Put::NotKept(refused);
         }
         if let Some((victim, evicted)) = self.in_the_way(slice) {
-            return self.close(victim, evicted);
+            return Put::Close(SlotIndex(victim), evicted);
         }
         let peer = peer.or_else(|| self.insert(identity, lookup, slice));
         match peer.and_then(|peer| self.keep(peer)) {
@@ -376,27 +427,16 @@ impl<A: Allocator> Pool<A> {
     /// slice if a slice is needed and all are in use; otherwise, if no slot is free, the least
     /// recently saved one of all.
     fn in_the_way(&self, slice: Option<u32>) -> Option<(u32, Evicted)> {
-        if let (Some(slices), Some(limits), None) = (&self.slices, self.limits.slices, slice) {
-            // If there can be more slices than connections, connections run out first.
-            if limits.slices <= self.limits.connections {
-                if let Some(used) = slices.in_the_way() {
-                    return Some((slices.back(used)?, Evicted::Slices));
-                }
+        if let Some(slices) = &self.slices {
+            let is_used = slice.and_then(|slice| slices.count(slice)).is_some_and(|n| n != 0);
+            if let Some(used) = slices.in_the_way().filter(|_| !is_used) {
+                return Some((slices.back(used)?, Evicted::Slices));
             }
         }
         if !self.slots.is_full() {
             return None;
         }
         Some((self.recently_saved.back()?, Evicted::Connections))
-    }
-
-    fn close(&mut self, victim: u32, evicted: Evicted) -> Put {
-        let victim = SlotIndex(victim);
-        if self.remove(victim) {
-            Put::Close(victim, evicted)
-        } else {
-            Put::NotKept(NotKept::Disabled)
-        }
     }
 
     /// A new peer of this identity, in its slice if that was found. They are vacant until a

@@ -252,10 +252,13 @@ impl Upstream {
                 let parked = Parked::new(upstream, connection, now, limit);
                 Keep::Kept(state.parked.set(slot, parked))
             }
-            Put::Close(slot, why) => match state.closed(slot, why.into()) {
-                Some(removed) => Keep::Close(removed),
-                None => Keep::Refused(pool::NotKept::Disabled),
-            },
+            Put::Close(slot, why) => {
+                state.pool.remove(slot);
+                match state.closed(slot, why.into()) {
+                    Some(removed) => Keep::Close(removed),
+                    None => Keep::Refused(pool::NotKept::Disabled),
+                }
+            }
             Put::NotKept(why) => Keep::Refused(why),
         })
     }

@@ -168,7 +168,10 @@ impl Both {
             match self.pool.put(|| request.own.identity(), &mut lookup, limit) {
                 Put::Kept(slot) => break Ok(slot),
                 Put::NotKept(why) => break Err(why),
-                Put::Close(slot, _) => closed.push(self.leave(slot).0),
+                Put::Close(slot, _) => {
+                    assert!(self.pool.remove(slot), "a connection that must leave is not there");
+                    closed.push(self.leave(slot).0);
+                }
             }
         };
         self.remember(request, lookup);

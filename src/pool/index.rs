@@ -64,6 +64,11 @@ impl<A: Allocator> Index<A> {
         None
     }
 
+    /// Forgets all nodes.
+    pub fn clear(&mut self) {
+        self.buckets.fill(NIL);
+    }
+
     /// Inserts a node that is not in the index.
     pub fn insert<N: Indexed>(&mut self, nodes: &mut [N], index: u32) {
         let Some(node) = nodes.get_mut(index as usize) else { return };

@@ -75,6 +75,17 @@ impl<A: Allocator> Peers<A> {
         self.addresses.fit(address).is_some()
     }
 
+    /// Forgets all peers.
+    pub fn clear(&mut self) {
+        self.nodes.clear();
+        self.index.clear();
+    }
+
+    /// The address of a peer.
+    pub fn address(&self, index: u32) -> Option<&[u8]> {
+        self.addresses.get(index, self.get(index)?.address_length)
+    }
+
     /// A new peer. It is vacant until it has a connection.
     pub fn insert(
         &mut self,

@@ -70,6 +70,12 @@ impl<N: Linked<Vacant>, A: Allocator> Slab<N, A> {
         self.vacant.remove(&mut self.nodes, index);
     }
 
+    /// Forgets all nodes.
+    pub fn clear(&mut self) {
+        self.nodes.clear();
+        self.vacant = List::new();
+    }
+
     /// Inserts a node, in place of the one that has been vacant longest if there is one; `None` if
     /// the slab is full.
     pub fn insert(&mut self, node: N) -> Option<u32> {

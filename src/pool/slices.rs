@@ -5,6 +5,7 @@ use core::num::NonZeroU64;
 use allocator_api2::alloc::Allocator;
 use allocator_api2::collections::TryReserveError;
 
+use super::Evicted;
 use super::index::{Index, Indexed, Place};
 use super::limits::SliceLimits;
 use super::list::{InSlice, Linked, Links, List};
@@ -44,6 +45,8 @@ pub struct Slices<A: Allocator> {
     index: Index<A>,
     recently_used: List<Used>,
     in_use: u32,
+    /// How many may be in use.
+    limit: u32,
 }
 
 impl<A: Allocator + Clone> Slices<A> {
@@ -61,6 +64,7 @@ impl<A: Allocator + Clone> Slices<A> {
             index: Index::new_in(capacity, allocator)?,
             recently_used: List::new(),
             in_use: 0,
+            limit: limits.slices,
         })
     }
 }
@@ -114,9 +118,40 @@ impl<A: Allocator> Slices<A> {
         self.nodes.get(index)?.slots.back()
     }
 
-    /// The least recently used slice, if there is no place for another one.
+    /// Sets how many slices may be in use: as many as there is memory for, or fewer. Those beyond
+    /// it stay in use.
+    pub fn set_limit(&mut self, limit: u32) {
+        self.limit = limit;
+    }
+
+    /// Whether a slice can take one more connection, if it may hold this number of them. If it is
+    /// vacant, it still has its place.
+    pub fn has_room(&self, index: u32, limit: u32) -> bool {
+        let Some(slice) = self.nodes.get(index) else { return false };
+        slice.count < limit && (slice.count != 0 || self.in_use < self.limit)
+    }
+
+    /// The least recently used slice, if no further one may be in use.
     pub fn in_the_way(&self) -> Option<u32> {
-        if self.nodes.is_full() { self.recently_used.back() } else { None }
+        if self.in_use >= self.limit { self.recently_used.back() } else { None }
+    }
+
+    /// The least recently saved connection of a slice that should not be: of one that holds more
+    /// than `limit`, or of the least recently used one if too many are in use.
+    pub fn excess(&self, limit: u32) -> Option<(u32, Evicted)> {
+        if self.in_use > self.limit {
+            return Some((self.back(self.recently_used.back()?)?, Evicted::Slices));
+        }
+        let full = self.nodes.nodes().iter().find(|slice| slice.count > limit)?;
+        Some((full.slots.back()?, Evicted::SliceLimit))
+    }
+
+    /// Forgets all slices.
+    pub fn clear(&mut self) {
+        self.nodes.clear();
+        self.index.clear();
+        self.recently_used = List::new();
+        self.in_use = 0;
     }
 
     /// A new slice. It is vacant until it has a connection.

@@ -54,9 +54,7 @@ impl Idle {
                 Ok(slot)
             }
             Put::NotKept(refused) => Err(PutFailed::NotKept(refused)),
-            Put::Close(slot, evicted) => {
-                Err(PutFailed::Close(self.connections.remove(&slot).unwrap().0, evicted))
-            }
+            Put::Close(slot, evicted) => Err(PutFailed::Close(self.remove(slot).unwrap(), evicted)),
         }
     }
 
@@ -65,6 +63,11 @@ impl Idle {
         let connection = self.connections.remove(&slot);
         assert_eq!(removed, connection.is_some());
         connection.map(|(value, _)| value)
+    }
+
+    pub fn clear(&mut self) {
+        self.pool.clear();
+        self.connections.clear();
     }
 
     pub fn pop(&mut self) -> Option<u32> {

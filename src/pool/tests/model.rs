@@ -17,7 +17,7 @@ struct Used {
 /// The numbers of nodes in use, that is, of nodes that are not empty.
 fn used(pool: &mut Idle) -> Used {
     let pool = &mut pool.pool;
-    let connections = pool.slots.count();
+    let connections = pool.slots.count_all();
     let slices = pool.slices.as_mut().map_or(connections.min(1), Slices::count_all);
     Used { connections, peers: pool.peers.count(), slices }
 }
@@ -76,6 +76,33 @@ impl Naive {
         (self.idle.remove(i).1, why)
     }
 
+    /// Empties the least recently used slice.
+    fn close_slice(&mut self, closed: &mut Vec<(u32, Evicted)>) {
+        let keys = self.keys();
+        let key = self.used.iter().rfind(|key| keys.contains(&key[..])).unwrap().clone();
+        while self.count(&key) > 0 {
+            closed.push(self.close_last(|idle| idle.key == key, Evicted::Slices));
+        }
+    }
+
+    /// Closes what is too many, if a slice may hold `limit` connections.
+    fn close_excess(&mut self, limit: u32) -> Vec<(u32, Evicted)> {
+        let mut closed = Vec::new();
+        while self.keys().len() > self.slices.slices as usize {
+            self.close_slice(&mut closed);
+        }
+        let keys: Vec<_> = self.keys().into_iter().map(<[u8]>::to_vec).collect();
+        for key in keys {
+            while self.count(&key) > limit as usize {
+                closed.push(self.close_last(|idle| idle.key == key, Evicted::SliceLimit));
+            }
+        }
+        while self.idle.len() > self.limits.connections as usize {
+            closed.push(self.close_last(|_| true, Evicted::Connections));
+        }
+        closed
+    }
+
     fn put(
         &mut self,
         id: &Own,
@@ -98,14 +125,10 @@ impl Naive {
         if id.address.len() > self.limits.address_length as usize {
             return (Err(NotKept::AddressLength), closed);
         }
-        if self.count(&id.key) == 0 && self.keys().len() >= self.slices.slices as usize {
-            let keys = self.keys();
-            let key = self.used.iter().rfind(|key| keys.contains(&key[..])).unwrap().clone();
-            while self.count(&key) > 0 {
-                closed.push(self.close_last(|idle| idle.key == key, Evicted::Slices));
-            }
+        while self.count(&id.key) == 0 && self.keys().len() >= self.slices.slices as usize {
+            self.close_slice(&mut closed);
         }
-        if self.idle.len() >= self.limits.connections as usize {
+        while self.idle.len() >= self.limits.connections as usize {
             closed.push(self.close_last(|_| true, Evicted::Connections));
         }
         self.idle.insert(0, (id.clone(), value, deadline));
@@ -131,6 +154,9 @@ enum Operation {
     /// The nth idle connection is closed by its upstream.
     Remove(usize),
     Pop,
+    /// The limits change: of connections, of slices and of a slice.
+    Limits(u32, u32, u32),
+    Clear,
 }
 
 impl Operation {
@@ -141,7 +167,8 @@ impl Operation {
                 own.key.clear();
                 *limit = NO_LIMIT;
             }
-            Operation::Remove(_) | Operation::Pop => {}
+            Operation::Limits(.., limit) => *limit = NO_LIMIT,
+            Operation::Remove(_) | Operation::Pop | Operation::Clear => {}
         }
     }
 }
@@ -165,6 +192,9 @@ fn operation() -> impl Strategy<Value = Operation> {
             .prop_map(|(own, limit, time)| Operation::Put(own, limit, time)),
         2 => any::<usize>().prop_map(Operation::Remove),
         1 => Just(Operation::Pop),
+        1 => (0..12u32, 0..6u32, prop_oneof![Just(NO_LIMIT), 0..6u32])
+            .prop_map(|(connections, slices, limit)| Operation::Limits(connections, slices, limit)),
+        1 => Just(Operation::Clear),
     ]
 }
 
@@ -237,6 +267,27 @@ proptest! {
                     prop_assert_eq!(pool.remove(slots[&value]), Some(value));
                     prop_assert!(!pool.pool.remove(slots[&value]));
                 }
+                Operation::Limits(most, most_slices, limit) => {
+                    let (most, most_slices) = (most.min(connections), most_slices.min(slices.slices));
+                    naive.limits.connections = most;
+                    if limits.slices.is_some() {
+                        naive.slices.slices = most_slices;
+                    }
+                    pool.pool.set_limits(most, Some(most_slices));
+                    let mut closed = Vec::new();
+                    while let Some((slot, why)) = pool.pool.excess(limit) {
+                        closed.push((pool.remove(slot).unwrap(), why));
+                    }
+                    let mut expected = naive.close_excess(limit);
+                    closed.sort_unstable_by_key(|&(value, _)| value);
+                    expected.sort_unstable_by_key(|&(value, _)| value);
+                    prop_assert_eq!(closed, expected);
+                }
+                Operation::Clear => {
+                    pool.clear();
+                    naive.idle.clear();
+                    naive.used.clear();
+                }
                 Operation::Remove(_) | Operation::Pop => {
                     prop_assert_eq!(pool.pop(), naive.idle.pop().map(|(_, value, _)| value));
                 }
@@ -248,7 +299,9 @@ proptest! {
             let Used { connections: kept, peers, slices: used } = used(&mut pool);
             prop_assert_eq!(kept, naive.idle.len());
             prop_assert_eq!(used, naive.keys().len());
-            prop_assert!(kept <= connections as usize && used <= slices.slices as usize);
+            prop_assert_eq!(pool.pool.count() as usize, kept);
+            prop_assert!(kept <= naive.limits.connections as usize);
+            prop_assert!(used <= naive.slices.slices as usize);
             prop_assert!(peers <= kept);
             for slice in pool.pool.slices() {
                 prop_assert_eq!(slice.idle as usize, naive.count(slice.key));
