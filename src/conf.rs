@@ -29,6 +29,8 @@ pub struct MainConf {
     /// Whether the upstreams of the configuration file are set up. An upstream that is read later
     /// is created at run time.
     pub(crate) configured: bool,
+    /// Its number, higher than those of all configurations before.
+    pub(crate) number: u64,
     /// The numbers of its locations, until all of them are read.
     pub(crate) locations: Numbers,
 }

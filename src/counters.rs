@@ -100,11 +100,13 @@ pub enum Refused {
     Address,
     /// The worker is shutting down.
     Exiting,
+    /// There is no room, and this worker cannot close connections of other workers.
+    Workers,
 }
 
 impl Refused {
     /// All reasons, each under its own number.
-    pub const ALL: [Refused; 10] = [
+    pub const ALL: [Refused; 11] = [
         Refused::Disabled,
         Refused::Limit,
         Refused::Closed,
@@ -115,6 +117,7 @@ impl Refused {
         Refused::Keylen,
         Refused::Address,
         Refused::Exiting,
+        Refused::Workers,
     ];
 
     /// The name by which users know it.
@@ -130,6 +133,7 @@ impl Refused {
             Refused::Keylen => "keylen",
             Refused::Address => "address",
             Refused::Exiting => "exiting",
+            Refused::Workers => "workers",
         }
     }
 }
@@ -158,6 +162,10 @@ pub struct WorkerCounters {
     saved: AtomicU64,
     /// The idle connections of earlier owners, which ended without closing them.
     lost: AtomicU64,
+    borrowed: AtomicU64,
+    lost_races: AtomicU64,
+    refused_handovers: AtomicU64,
+    kept_over_reload: AtomicU64,
     closed: [AtomicU64; Closed::ALL.len()],
     refused: [AtomicU64; Refused::ALL.len()],
 }
@@ -173,6 +181,10 @@ impl WorkerCounters {
             balancer: AtomicU64::new(0),
             saved: AtomicU64::new(0),
             lost: AtomicU64::new(0),
+            borrowed: AtomicU64::new(0),
+            lost_races: AtomicU64::new(0),
+            refused_handovers: AtomicU64::new(0),
+            kept_over_reload: AtomicU64::new(0),
             closed: [const { AtomicU64::new(0) }; Closed::ALL.len()],
             refused: [const { AtomicU64::new(0) }; Refused::ALL.len()],
         }
@@ -186,6 +198,11 @@ impl WorkerCounters {
             self.slices.store(0, Relaxed);
             self.owner.store(process, Relaxed);
         }
+    }
+
+    /// Makes a process the owner of this block, whose number of idle connections is not computed.
+    pub fn set_owner(&self, process: Pid) {
+        self.owner.store(process, Relaxed);
     }
 
     /// This process, if it is the owner of this block, is about to end. Its further events are
@@ -226,6 +243,26 @@ impl WorkerCounters {
         if let Some(counter) = self.refused.get(why as usize) {
             add(counter);
         }
+    }
+
+    /// A request uses an idle connection that another worker has saved. It is a hit, too.
+    pub fn borrowed(&self) {
+        add(&self.borrowed);
+    }
+
+    /// Another worker was faster to use a connection, or to close it.
+    pub fn lost_race(&self) {
+        add(&self.lost_races);
+    }
+
+    /// The system refused to hand a connection over from one worker to another.
+    pub fn refused_handover(&self) {
+        add(&self.refused_handovers);
+    }
+
+    /// A connection was taken over from a worker of before a reload.
+    pub fn kept_over_reload(&self) {
+        add(&self.kept_over_reload);
     }
 
     /// Sets the number of slices that hold idle connections, if there are slices.
@@ -279,6 +316,21 @@ pub struct Totals {
     pub saved: u64,
     closed: [u64; Closed::ALL.len()],
     refused: [u64; Refused::ALL.len()],
+    /// If the workers share their connections.
+    pub shared: Option<SharedTotals>,
+}
+
+/// The counters of the connections that workers share.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct SharedTotals {
+    /// Requests that used an idle connection of another worker.
+    pub borrowed: u64,
+    /// Connections that another worker was faster to use or to close.
+    pub lost_races: u64,
+    /// Connections that the system refused to hand over from one worker to another.
+    pub refused_handovers: u64,
+    /// Connections that were taken over from a worker of before a reload.
+    pub kept_over_reload: u64,
 }
 
 impl Totals {
@@ -294,6 +346,33 @@ impl Totals {
         counts
     }
 
+    /// Sums up blocks of workers that share their connections: `idle` and `slices` are those of all
+    /// workers. No worker counts meanwhile. What was saved, and was neither used nor closed nor is
+    /// idle, was closed by the system when its worker ended.
+    pub fn sum_shared<'a>(
+        blocks: impl IntoIterator<Item = &'a WorkerCounters> + Clone,
+        lives: impl Fn(Pid) -> bool,
+        (idle, slices): (u64, u64),
+    ) -> Self {
+        let mut counts = Totals::default();
+        let mut shared = SharedTotals::default();
+        for block in blocks {
+            let read = |counter: &AtomicU64| counter.load(Relaxed);
+            shared.borrowed = shared.borrowed.wrapping_add(read(&block.borrowed));
+            shared.lost_races = shared.lost_races.wrapping_add(read(&block.lost_races));
+            let refused = read(&block.refused_handovers);
+            shared.refused_handovers = shared.refused_handovers.wrapping_add(refused);
+            let kept = read(&block.kept_over_reload);
+            shared.kept_over_reload = shared.kept_over_reload.wrapping_add(kept);
+            counts.add_events(&block.read());
+            let owner = block.owner.load(Relaxed);
+            counts.workers = counts.workers.wrapping_add((owner != 0 && lives(owner)).into());
+        }
+        let gone = counts.closed.iter().fold(counts.hits, |sum, &n| sum.wrapping_add(n));
+        counts.close(counts.saved.saturating_sub(gone).saturating_sub(idle));
+        Totals { idle, slices, shared: Some(shared), ..counts }
+    }
+
     fn add(&mut self, block: &WorkerCounters, lives: impl Fn(Pid) -> bool) {
         let counts = block.read();
         let owner = block.owner.load(Relaxed);
@@ -306,6 +385,10 @@ impl Totals {
             let _ = block.owner.compare_exchange(owner, 0, Relaxed, Relaxed);
             self.close(counts.idle);
         }
+        self.add_events(&counts);
+    }
+
+    fn add_events(&mut self, counts: &Totals) {
         self.hits = self.hits.wrapping_add(counts.hits);
         self.misses = self.misses.wrapping_add(counts.misses);
         self.balancer = self.balancer.wrapping_add(counts.balancer);
@@ -476,6 +559,6 @@ mod tests {
 
     #[test]
     fn a_block_is_whole_cache_lines() {
-        assert_eq!((align_of::<WorkerCounters>(), size_of::<WorkerCounters>()), (64, 192));
+        assert_eq!((align_of::<WorkerCounters>(), size_of::<WorkerCounters>()), (64, 256));
     }
 }

@@ -11,7 +11,7 @@ use crate::counters::Closed;
 use crate::nginx::{self, Connection, log_debug_http};
 use crate::policy::{self, IdleLimit};
 use crate::pool::SlotIndex;
-use crate::upstream::{self, Parked, Removed, Upstream};
+use crate::upstream::{self, Copies, Moved, Parked, Removed, Upstream};
 
 /// Prepares a connection, which an upstream has just kept under this `data`, for being idle. It is
 /// closed at once if there is something to read, and later when its time is over.
@@ -40,7 +40,7 @@ pub fn end_of(parked: &Parked) -> Option<Closed> {
 
 /// Gives a connection to a request again.
 pub fn wake(removed: Removed, log: *mut ngx_log_t) -> NonNull<ngx_connection_t> {
-    let connection = removed.into_inner();
+    let (connection, _) = removed.into_inner();
     let c = view(connection);
     c.set_idle(false);
     c.reset_sent();
@@ -51,10 +51,63 @@ pub fn wake(removed: Removed, log: *mut ngx_log_t) -> NonNull<ngx_connection_t> 
 
 /// Closes a connection that has left its upstream.
 pub fn close(removed: Removed) {
-    let c = view(removed.into_inner());
+    let (connection, copies) = removed.into_inner();
+    let c = view(connection);
     c.set_idle(false);
+    match copies {
+        Copies::None => {}
+        Copies::Unused => end(c),
+        Copies::Used => c.forget_events(),
+    }
     // SAFETY: it was parked, so no request knows it, and now the upstream does not any more.
     unsafe { c.close() }
+}
+
+/// Ends a connection that is about to be closed, and of which other workers may still have unused
+/// descriptors: so it ends now, and no event of it comes later.
+pub fn end(c: Connection) {
+    if c.is_movable() {
+        c.shut_down();
+        c.forget_events();
+    }
+}
+
+/// Closes the connections that other workers have taken away from this one, or want closed.
+pub fn close_called(upstream: &Upstream) {
+    while let Some(removed) = upstream.next_called() {
+        close(removed);
+    }
+}
+
+/// Makes a connection of one that this worker holds by its descriptor only. `None` if there is no
+/// memory, or no room for another connection.
+pub fn adopt(upstream: &Upstream, moved: Moved, log: *mut ngx_log_t) -> Option<Connection> {
+    let facts = (moved.idle.requests as usize, moved.idle.made);
+    let adopted = Connection::adopt(moved.fd, log, facts);
+    if adopted.is_none() {
+        upstream.forget_moved(moved.ticket);
+    }
+    adopted
+}
+
+/// Closes a connection that was adopted, and which another worker has ended meanwhile.
+pub fn discard(c: Connection) {
+    c.forget_events();
+    // SAFETY: nothing else knows it yet.
+    unsafe { c.close() }
+}
+
+/// Parks a connection that another worker has sent.
+pub fn park_moved(upstream: &Upstream, moved: Moved) {
+    let Moved { ticket, idle, .. } = moved;
+    let Some(c) = adopt(upstream, moved, nginx::cycle_log()) else { return };
+    match upstream.park_moved(ticket, c, &idle) {
+        Some((data, stale)) => {
+            stale.into_iter().for_each(close);
+            park(c, data, IdleLimit::until(idle.deadline, nginx::now(), idle.limited_by));
+        }
+        None => discard(c),
+    }
 }
 
 /// A cleanup of the configuration's memory: closes all idle connections.
@@ -103,14 +156,17 @@ unsafe extern "C" fn close_handler(ev: *mut ngx_event_t) {
 
 /// Closes a parked connection, unless its event was stale.
 fn close_if_needed(c: Connection, data: *mut c_void) {
-    if !c.must_close() && !c.is_timed_out() && still_quiet(c) {
-        return;
-    }
     // SAFETY: the connection is parked, and `data` is what it was parked with.
     let (upstream, slot) = unsafe { upstream::find_parked(data) };
-    if let Some(removed) = upstream.remove(slot, reason(c, upstream, slot)) {
-        close(removed);
+    // Of one that another worker has taken away, nothing matters here any more.
+    if upstream.holds(slot) && !c.must_close() && !c.is_timed_out() && still_quiet(c) {
+        return;
     }
+    let removed = match reason(c, upstream, slot) {
+        Closed::Shutdown => upstream.hand_over(slot),
+        why => upstream.remove(slot, why),
+    };
+    removed.into_iter().for_each(close);
 }
 
 /// Why the handler of read events closes a connection.

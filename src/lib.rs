@@ -28,6 +28,7 @@
 mod builtin;
 pub mod conf;
 pub mod counters;
+mod handover;
 pub mod hints;
 mod idle;
 mod location;
@@ -36,6 +37,8 @@ mod nginx;
 mod peer;
 pub mod policy;
 pub mod pool;
+pub mod shared;
+mod sharing;
 mod status;
 #[cfg(ngx_feature = "http_ssl")]
 mod tls_sessions;

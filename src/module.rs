@@ -4,6 +4,7 @@
 use core::ffi::{c_char, c_void};
 use core::mem::{self, offset_of};
 use core::ptr;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 #[cfg(not(ngx_feature = "http_ssl"))]
 use nginx_sys::NGX_LOG_EMERG;
@@ -14,7 +15,7 @@ use nginx_sys::{
     ngx_http_core_srv_conf_t, ngx_http_module_t, ngx_int_t, ngx_module_t, ngx_pid, ngx_process,
     ngx_str_t, ngx_uint_t,
 };
-use ngx::core::{NGX_CONF_ERROR, NGX_CONF_OK};
+use ngx::core::{NGX_CONF_ERROR, NGX_CONF_OK, Pool as Memory};
 use ngx::http::{
     HttpModule, HttpModuleConfExt, HttpModuleLocationConf, HttpModuleMainConf,
     HttpModuleServerConf, Merge, NgxHttpCoreModule, NgxHttpUpstreamModule,
@@ -27,6 +28,7 @@ use crate::conf::MainConf;
 use crate::counters::Pid;
 use crate::location::LocationConf;
 use crate::nginx;
+use crate::sharing;
 use crate::upstream::{self, ServerConf, Upstream};
 use crate::variables;
 
@@ -118,6 +120,7 @@ impl HttpModule for Module {
         // and this module comes after those that have locations of upstreams.
         unsafe {
             (*conf).configured = true;
+            (*conf).number = NUMBER.fetch_add(1, Relaxed).saturating_add(1);
             warnings::warn(cf);
             match set_up::all(cf, (*conf).status) {
                 Some(()) => NGX_CONF_OK,
@@ -222,6 +225,9 @@ pub static mut ngx_http_upstream_sliced_keepalive_module: ngx_module_t = ngx_mod
     ..ngx_module_t::default()
 };
 
+/// The number of the last configuration.
+static NUMBER: AtomicU64 = AtomicU64::new(0);
+
 /// A worker begins.
 ///
 /// # Safety
@@ -230,11 +236,32 @@ pub static mut ngx_http_upstream_sliced_keepalive_module: ngx_module_t = ngx_mod
 unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int_t {
     // SAFETY: nginx sets the kind of the process before. The cache manager and the cache loader
     // serve no requests.
-    if unsafe { ngx_process } != NGX_PROCESS_HELPER as ngx_uint_t {
-        // SAFETY: nginx passes a valid cycle.
-        unsafe { upstreams(&*cycle) }.for_each(Upstream::claim_counters);
+    if unsafe { ngx_process } == NGX_PROCESS_HELPER as ngx_uint_t {
+        return nginx::OK;
     }
-    nginx::OK
+    // SAFETY: nginx passes a valid cycle.
+    match unsafe { begin(cycle) } {
+        Some(()) => nginx::OK,
+        None => nginx::ERROR,
+    }
+}
+
+/// Begins all upstreams. `None` if there is not enough memory.
+///
+/// # Safety
+///
+/// The cycle is valid.
+unsafe fn begin(cycle: *mut ngx_cycle_t) -> Option<()> {
+    // SAFETY: the cycle is valid, and has a pool.
+    let (memory, cycle) = unsafe { (Memory::from_ngx_pool((*cycle).pool), &*cycle) };
+    let number = Module::main_conf(cycle).map_or(0, |conf| conf.number);
+    for upstream in upstreams(cycle) {
+        upstream.begin(number, memory.clone())?;
+    }
+    if upstreams(cycle).any(Upstream::is_shared) {
+        sharing::begin(&memory)?;
+    }
+    Some(())
 }
 
 /// A worker ends. Another process may get its number.
@@ -245,7 +272,8 @@ unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int_t {
 unsafe extern "C" fn exit_process(cycle: *mut ngx_cycle_t) {
     // SAFETY: nginx passes a valid cycle, and sets its number when a process starts.
     let (upstreams, process) = unsafe { (upstreams(&*cycle), ngx_pid as Pid) };
-    upstreams.for_each(|upstream| upstream.release_counters(process));
+    upstreams.for_each(|upstream| upstream.end(process));
+    sharing::end();
 }
 
 /// The live upstreams; there may be no `http` block.

@@ -6,12 +6,13 @@ use core::ptr::{self, NonNull};
 use core::{iter, slice};
 
 use nginx_sys::{
-    NGX_ERROR, NGX_OK, ngx_conf_t, ngx_current_msec, ngx_exiting, ngx_http_compile_complex_value,
-    ngx_http_compile_complex_value_t, ngx_http_complex_value, ngx_http_complex_value_t,
-    ngx_http_get_flushed_variable, ngx_http_get_variable_index, ngx_http_request_t,
-    ngx_http_upstream_main_conf_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_list_part_t,
-    ngx_list_t, ngx_module_t, ngx_palloc, ngx_pool_cleanup_add, ngx_pool_cleanup_pt, ngx_pool_t,
-    ngx_str_t, ngx_table_elt_t, ngx_terminate, ngx_uint_t, sockaddr, socklen_t,
+    NGX_ERROR, NGX_OK, ngx_addr_t, ngx_conf_t, ngx_current_msec, ngx_cycle, ngx_exiting,
+    ngx_http_compile_complex_value, ngx_http_compile_complex_value_t, ngx_http_complex_value,
+    ngx_http_complex_value_t, ngx_http_get_flushed_variable, ngx_http_get_variable_index,
+    ngx_http_request_t, ngx_http_upstream_main_conf_t, ngx_http_upstream_server_t,
+    ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_list_part_t, ngx_list_t, ngx_log_t, ngx_module_t,
+    ngx_palloc, ngx_pool_cleanup_add, ngx_pool_cleanup_pt, ngx_pool_t, ngx_str_t, ngx_table_elt_t,
+    ngx_terminate, ngx_uint_t, sockaddr, socklen_t,
 };
 
 pub use self::connection::Connection;
@@ -62,6 +63,40 @@ pub fn upstreams(conf: &ngx_http_upstream_main_conf_t) -> &[*mut ngx_http_upstre
 pub fn now() -> Time {
     // SAFETY: nginx sets it.
     unsafe { ngx_current_msec as Time }
+}
+
+/// The log that is used outside of requests.
+pub fn cycle_log() -> *mut ngx_log_t {
+    // SAFETY: `ngx_cycle` is valid while a worker runs.
+    unsafe { (*ngx_cycle).log }
+}
+
+/// The addresses of an upstream's servers. A server whose name is resolved later has none.
+pub fn server_addresses(
+    upstream: &ngx_http_upstream_srv_conf_t,
+) -> impl Iterator<Item = impl Iterator<Item = &[u8]>> {
+    // SAFETY: the servers are an array of these, which may be missing.
+    let servers = unsafe {
+        let servers = upstream.servers.as_ref();
+        servers.map_or(&[][..], |servers| servers.as_slice::<ngx_http_upstream_server_t>())
+    };
+    servers.iter().map(|server| {
+        (0..server.naddrs).map(|i| {
+            // SAFETY: a server has so many addresses.
+            unsafe {
+                let ngx_addr_t { sockaddr, socklen, .. } = *server.addrs.add(i);
+                address(sockaddr, socklen)
+            }
+        })
+    })
+}
+
+/// Whether an upstream has a server of this address, or one whose addresses are not known.
+pub fn has_server(upstream: &ngx_http_upstream_srv_conf_t, address: &[u8]) -> bool {
+    server_addresses(upstream).any(|mut addresses| {
+        let first = addresses.next();
+        first.is_none_or(|first| first == address || addresses.any(|other| other == address))
+    })
 }
 
 /// Whether the worker is shutting down.

@@ -104,6 +104,12 @@ impl IdleLimit {
         }
     }
 
+    /// The limit of a connection that may be idle until a deadline.
+    pub fn until(deadline: Time, now: Time, by: LimitedBy) -> Self {
+        let time = (deadline != Time::MAX).then(|| deadline.saturating_sub(now));
+        IdleLimit { time, by }
+    }
+
     /// The time from which a connection, idle from now on, is no longer used.
     pub fn deadline(self, now: Time) -> Time {
         self.time.map_or(Time::MAX, |time| now.saturating_add(time))
@@ -221,6 +227,16 @@ mod tests {
         assert_eq!(deadline(Some(5), 10), 15);
         assert_eq!(deadline(Some(5), u64::MAX - 1), u64::MAX);
         assert_eq!(deadline(None, 10), u64::MAX);
+    }
+
+    #[test]
+    fn a_limit_goes_on_elsewhere() {
+        for time in [None, Some(0), Some(5)] {
+            let limit = IdleLimit { time, by: LimitedBy::Hint };
+            let moved = IdleLimit::until(limit.deadline(10), 12, limit.by());
+            assert_eq!(moved.time, time.map(|time: u64| time.saturating_sub(2)));
+            assert_eq!(moved.by(), LimitedBy::Hint);
+        }
     }
 
     #[test]

@@ -31,8 +31,8 @@ pub use self::identity::{Identity, Protocol};
 pub use self::limits::{Limits, SliceLimits};
 use self::list::{InPool, List, NIL};
 use self::peers::{Peer, Peers};
-use self::slices::Slices;
 pub use self::slices::UsedSlice;
+use self::slices::{Slice, Slices};
 use self::slots::{Slot, Slots};
 pub use self::strings::Length;
 
@@ -120,6 +120,11 @@ pub enum NotKept {
 // needs: 152 bytes, including the address, of at most 28 bytes (IPv6), and 32 bytes for the caller.
 const _: () = assert!(size_of::<Slot>() + size_of::<Peer>() + size_of::<u32>() + 28 + 32 <= 152);
 
+/// The memory for a connection, without texts, if it has a peer and a slice of its own, and these
+/// have a bucket each.
+const NODES: usize =
+    size_of::<Slot>() + size_of::<Peer>() + size_of::<Slice>() + size_of::<[u32; 2]>();
+
 /// The slots of idle connections, in slices.
 pub struct Pool<A: Allocator> {
     slots: Slots<A>,
@@ -161,6 +166,14 @@ impl<A: Allocator + Clone> Pool<A> {
 }
 
 impl<A: Allocator> Pool<A> {
+    /// How much memory is allocated for these limits, in bytes.
+    pub fn memory(limits: Limits) -> usize {
+        let Limits { connections, address_length, slices } = limits;
+        let strings = slices.map_or(0, |slices| usize::from(slices.key_length));
+        let strings = strings.saturating_add(address_length.into());
+        strings.saturating_add(NODES).saturating_mul(connections as usize)
+    }
+
     /// The most recently saved connection of an identity. It stays until it is taken or removed.
     ///
     /// `lookup` is new, or of this identity in this pool.

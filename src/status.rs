@@ -16,6 +16,7 @@ use self::body::Body;
 use self::format::Format;
 use self::report::{MOST_SLICES, Printable, Report};
 use crate::counters::{Pid, Totals};
+use crate::handover;
 use crate::location::LocationConf;
 use crate::nginx;
 use crate::pool::UsedSlice;
@@ -93,11 +94,9 @@ unsafe fn write<'a>(r: *mut ngx_http_request_t, format: Format, slices: bool) ->
     let mut reports = Vec::new_in(memory.clone());
     for upstream in upstream::all(conf) {
         reports.try_reserve(1).ok()?;
-        let totals = upstream.totals(lives);
+        let totals = upstream.totals(nginx::now(), handover::lives);
         let slices = match slices {
-            // SAFETY: from here on, only the settings and the name of the upstream are used until
-            // the status is written.
-            true => Some(unsafe { busiest(upstream, memory.clone()) }?),
+            true => Some(busiest(upstream, memory.clone())?),
             false => None,
         };
         reports.push(report(upstream, totals, slices));
@@ -127,32 +126,37 @@ fn report<'a>(
             connections: keepalive.connections,
             slice_conn: keepalive.slice_conn,
             slice_poolsize: keepalive.slice_key.as_ref().map(|_| keepalive.slice_poolsize),
+            shared: upstream.is_shared(),
         },
         slices,
     }
 }
 
-/// The busiest slices of an upstream in this worker. `None` if there is no memory.
-///
-/// # Safety
-///
-/// Nothing uses the upstream while the answer is used.
-unsafe fn busiest<'a>(
-    upstream: &'a upstream::Upstream,
-    memory: Memory,
-) -> Option<&'a [UsedSlice<'a>]> {
-    let mut list = Vec::new_in(memory);
+/// The busiest slices of an upstream. `None` if there is no memory.
+fn busiest<'a>(upstream: &upstream::Upstream, memory: Memory) -> Option<&'a [UsedSlice<'a>]> {
+    // All memory is there before the slices are read: those of all workers are locked meanwhile.
+    let longest = usize::from(upstream.settings().keepalive.slice_keylen);
+    let mut keys = Vec::new_in(memory.clone());
+    keys.try_reserve_exact(MOST_SLICES.checked_mul(longest)?).ok()?;
+    let mut list = Vec::new_in(memory.clone());
     list.try_reserve_exact(MOST_SLICES).ok()?;
-    // SAFETY: nothing uses the upstream meanwhile.
-    report::list_busiest(unsafe { upstream.slices() }, &mut list);
-    Some(list.leak())
-}
-
-/// Whether a worker of this number is alive: a process of the master's group, to which all workers
-/// belong. Another program may have got the number of a killed worker.
-fn lives(process: Pid) -> bool {
-    // SAFETY: both only ask.
-    unsafe { libc::getpgid(process as libc::pid_t) == libc::getpgrp() }
+    upstream.read_slices(|slices| {
+        let mut busiest = [UsedSlice { key: &[], idle: 0, hits: 0 }; MOST_SLICES];
+        let count = report::list_busiest(slices, &mut busiest);
+        for slice in busiest.iter().take(count) {
+            keys.extend_from_slice(slice.key);
+            list.push((slice.key.len(), slice.idle, slice.hits));
+        }
+    })?;
+    let mut copied = Vec::new_in(memory);
+    copied.try_reserve_exact(list.len()).ok()?;
+    let mut keys: &[u8] = keys.leak();
+    for (length, idle, hits) in list {
+        let (key, rest) = keys.split_at_checked(length)?;
+        copied.push(UsedSlice { key, idle, hits });
+        keys = rest;
+    }
+    Some(copied.leak())
 }
 
 /// Sends the status, with a function of nginx for texts of the configuration; it treats the body as

@@ -22,6 +22,8 @@ pub enum Attempt {
     Miss = 1,
     /// There was one.
     Hit = 2,
+    /// There was one of another worker.
+    Borrowed = 3,
 }
 
 /// The size of an attempt.
@@ -119,6 +121,7 @@ impl Trace {
         Some(match self.attempts.get().checked_shr(shift)? & 3 {
             1 => Attempt::Miss,
             2 => Attempt::Hit,
+            3 => Attempt::Borrowed,
             _ => Attempt::None,
         })
     }

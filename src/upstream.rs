@@ -6,13 +6,14 @@
 //! can name them.
 //!
 //! The rule of borrowing: state is borrowed by [`Upstream::with`], for one operation that calls no
-//! function of nginx, and by the unsafe [`Upstream::slices`]. nginx may call back into this module,
+//! function of nginx. nginx may call back into this module,
 //! above all while it closes a connection; so a connection that has left is returned as
 //! [`Removed`], and closed or used afterwards.
 
 use core::cell::{Cell, UnsafeCell};
 use core::ffi::c_void;
 use core::ptr::NonNull;
+use std::os::fd::OwnedFd;
 
 use nginx_sys::{
     ngx_connection_t, ngx_http_upstream_init_peer_pt, ngx_http_upstream_init_pt,
@@ -20,17 +21,23 @@ use nginx_sys::{
 };
 use ngx::core::{NgxStr, Pool as Memory};
 use ngx::http::HttpModuleConfExt;
+use rustix::io::Errno;
 
 pub use self::parked::Parked;
 use self::parked::Table;
+pub use self::shared::Moved;
+use self::shared::SharedCache;
 use crate::conf::{Directives, Settings};
 use crate::counters::{Closed, Pid, Refused, Totals};
-use crate::nginx;
-use crate::policy::{IdleLimit, Time};
-use crate::pool::{self, Identity, Length, Lookup, Pool, Put, Seed, SlotIndex, UsedSlice};
-use crate::zone::CounterZone;
+use crate::nginx::{self, Connection};
+use crate::policy::{IdleLimit, LimitedBy, Time};
+use crate::pool::{Identity, Length, Lookup, Pool, Put, Seed, SlotIndex, UsedSlice};
+use crate::shared::{Idle, Ticket};
+use crate::zone::{self, CounterZone};
 
+mod own;
 mod parked;
+mod shared;
 
 /// The module's configuration of an upstream, as nginx holds it: its directives, and the live
 /// upstream.
@@ -68,12 +75,16 @@ pub struct Upstream {
     cut_logged: Cell<bool>,
     /// Whether this worker has logged that a server's address is too long.
     address_logged: Cell<bool>,
+    /// Whether this worker has logged that connections of others cannot be used.
+    refusal_logged: Cell<bool>,
 }
 
 struct State {
     pool: Pool<Memory>,
     parked: Table,
     counters: CounterZone,
+    /// The cache that is used instead of `pool`, if the workers share their connections.
+    shared: Option<SharedCache>,
 }
 
 impl State {
@@ -81,7 +92,14 @@ impl State {
         let counters = self.counters.block();
         counters.closed(why);
         counters.set_slices(self.pool.slices_in_use());
-        self.parked.get(slot).map(Removed::new)
+        self.parked.get(slot).map(Removed::own)
+    }
+
+    /// The shared cache, if there is one, with the table and the counters.
+    #[inline(always)]
+    fn shared(&mut self) -> Option<(&mut SharedCache, shared::Local<'_>)> {
+        let shared = self.shared.as_mut()?;
+        Some((shared, (&mut self.parked, self.counters.block())))
     }
 }
 
@@ -100,16 +118,38 @@ pub unsafe fn find_parked<'a>(place: *mut c_void) -> (&'a Upstream, SlotIndex) {
 
 /// A connection that was parked, and has left the upstream. Its receiver closes it or uses it.
 #[must_use]
-pub struct Removed(NonNull<ngx_connection_t>);
+pub struct Removed {
+    connection: NonNull<ngx_connection_t>,
+    copies: Copies,
+}
+
+/// What other processes may have of a connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Copies {
+    /// Nothing.
+    None,
+    /// A descriptor that they do not use.
+    Unused,
+    /// A descriptor that they do use.
+    Used,
+}
 
 impl Removed {
-    fn new(parked: &Parked) -> Self {
-        Removed(parked.connection)
+    fn own(parked: &Parked) -> Self {
+        Removed { connection: parked.connection, copies: Copies::None }
     }
 
-    /// The connection, which now belongs to the caller.
-    pub fn into_inner(self) -> NonNull<ngx_connection_t> {
-        self.0
+    fn shared(parked: &Parked) -> Self {
+        Removed { connection: parked.connection, copies: Copies::Unused }
+    }
+
+    fn stale(parked: &Parked) -> Self {
+        Removed { connection: parked.connection, copies: Copies::Used }
+    }
+
+    /// The connection, which now belongs to the caller, and what other processes have of it.
+    pub fn into_inner(self) -> (NonNull<ngx_connection_t>, Copies) {
+        (self.connection, self.copies)
     }
 }
 
@@ -119,16 +159,19 @@ pub enum Taken {
     Hit(Removed),
     /// A connection that has ended: close it, and ask again.
     Ended(Removed),
+    /// A connection of another worker, which this one holds from now on.
+    Moved(Moved),
 }
 
 /// The answer of [`Upstream::keep`].
 pub enum Keep {
-    /// The connection is kept; with its data, for [`find_parked`].
-    Kept(*mut c_void),
+    /// The connection is kept; with its data, for [`find_parked`], and another one that has left:
+    /// close it.
+    Kept(*mut c_void, Option<Removed>),
     /// This other one has left to make room: close it, and ask again.
     Close(Removed),
     /// The connection is not kept.
-    Refused(pool::NotKept),
+    Refused(Refused),
 }
 
 impl Upstream {
@@ -142,9 +185,10 @@ impl Upstream {
         memory: Memory,
     ) -> Option<Self> {
         let limits = settings.keepalive.limits(address_length);
-        let parked = Table::new_in(limits.connections, memory.clone()).ok()?;
+        let slots = if settings.keepalive.shared { zone::reserved(limits) } else { limits };
+        let parked = Table::new_in(slots.connections, memory.clone()).ok()?;
         let pool = Pool::new_in(limits, seed, memory).ok()?;
-        let state = State { pool, parked, counters };
+        let state = State { pool, parked, counters, shared: None };
         Some(Upstream {
             settings,
             name: upstream.host,
@@ -152,6 +196,7 @@ impl Upstream {
             state: UnsafeCell::new(state),
             cut_logged: Cell::new(false),
             address_logged: Cell::new(false),
+            refusal_logged: Cell::new(false),
         })
     }
 
@@ -205,9 +250,12 @@ impl Upstream {
         &self,
         identity: &Identity<'_>,
         lookup: &mut Lookup,
-        end: impl FnOnce(&Parked) -> Option<Closed>,
+        (now, end): (Time, impl FnOnce(&Parked) -> Option<Closed>),
     ) -> Option<Taken> {
         self.with(|state| {
+            if let Some((shared, local)) = state.shared() {
+                return shared.take(identity, lookup, local, (now, end));
+            }
             let slot = state.pool.find(identity, lookup)?;
             let parked = *state.parked.get(slot)?;
             if let Some(why) = end(&parked) {
@@ -218,7 +266,7 @@ impl Upstream {
             let counters = state.counters.block();
             counters.hit();
             counters.set_slices(state.pool.slices_in_use());
-            Some(Taken::Hit(Removed::new(&parked)))
+            Some(Taken::Hit(Removed::own(&parked)))
         })
     }
 
@@ -233,33 +281,39 @@ impl Upstream {
     }
 
     /// Keeps a connection under an identity, if no limit forbids it. `slice_limit` is the most
-    /// connections that its slice may hold; `lookup` as for [`Self::find`].
+    /// connections that its slice may hold; `lookup` as for [`Self::take`].
     #[inline(always)]
     pub fn keep<'a>(
         &self,
-        connection: NonNull<ngx_connection_t>,
+        c: Connection,
         (identity, lookup): (impl FnOnce() -> Identity<'a>, &mut Lookup),
         (slice_limit, idle_limit): (u32, IdleLimit),
         now: Time,
     ) -> Keep {
-        self.with(|state| match state.pool.put(identity, lookup, slice_limit) {
-            Put::Kept(slot) => {
-                let counters = state.counters.block();
-                counters.saved();
-                counters.set_slices(state.pool.slices_in_use());
-                let limit = (idle_limit.deadline(now), idle_limit.by());
-                let upstream = NonNull::from(self).cast();
-                let parked = Parked::new(upstream, connection, now, limit);
-                Keep::Kept(state.parked.set(slot, parked))
+        let limit = (idle_limit.deadline(now), idle_limit.by());
+        let parked = || Parked::new(NonNull::from(self).cast(), c.as_non_null(), now, limit);
+        self.with(|state| {
+            if let Some((shared, local)) = state.shared() {
+                let idle = Idle::of(c, now, limit);
+                let looked_up = (&identity(), lookup);
+                return shared.keep(looked_up, slice_limit, (c.fd(), idle, parked()), local);
             }
-            Put::Close(slot, why) => {
-                state.pool.remove(slot);
-                match state.closed(slot, why.into()) {
-                    Some(removed) => Keep::Close(removed),
-                    None => Keep::Refused(pool::NotKept::Disabled),
+            match state.pool.put(identity, lookup, slice_limit) {
+                Put::Kept(slot) => {
+                    let counters = state.counters.block();
+                    counters.saved();
+                    counters.set_slices(state.pool.slices_in_use());
+                    Keep::Kept(state.parked.set(slot, parked()), None)
                 }
+                Put::Close(slot, why) => {
+                    state.pool.remove(slot);
+                    match state.closed(slot, why.into()) {
+                        Some(removed) => Keep::Close(removed),
+                        None => Keep::Refused(Refused::Disabled),
+                    }
+                }
+                Put::NotKept(why) => Keep::Refused(why.into()),
             }
-            Put::NotKept(why) => Keep::Refused(why),
         })
     }
 
@@ -270,15 +324,35 @@ impl Upstream {
 
     /// Removes the connection of a slot for a reason, to be closed.
     pub fn remove(&self, slot: SlotIndex, why: Closed) -> Option<Removed> {
-        self.with(|state| if state.pool.remove(slot) { state.closed(slot, why) } else { None })
+        self.with(|state| match state.shared() {
+            Some((shared, local)) => shared.remove(slot, why, local),
+            None => state.pool.remove(slot).then(|| state.closed(slot, why))?,
+        })
     }
 
-    /// Removes the least recently parked connection for a reason, to be closed.
+    /// Removes any connection for a reason, to be closed.
     pub fn pop(&self, why: Closed) -> Option<Removed> {
-        self.with(|state| {
-            let slot = state.pool.pop()?;
-            state.closed(slot, why)
+        self.with(|state| match state.shared() {
+            Some((shared, local)) => shared.pop(why, local),
+            None => {
+                let slot = state.pool.pop()?;
+                state.closed(slot, why)
+            }
         })
+    }
+
+    /// Removes the connection of a slot since this worker is shutting down: it is sent to another
+    /// worker if they share connections, and otherwise is to be closed.
+    pub fn hand_over(&self, slot: SlotIndex) -> Option<Removed> {
+        self.with(|state| match state.shared() {
+            Some((shared, local)) => shared.hand_over(slot, local),
+            None => state.pool.remove(slot).then(|| state.closed(slot, Closed::Shutdown))?,
+        })
+    }
+
+    /// Whether the connection of a slot is still this worker's.
+    pub fn holds(&self, slot: SlotIndex) -> bool {
+        self.with(|state| state.shared.as_ref().is_none_or(|shared| shared.holds(slot)))
     }
 
     /// The entry of a connection that is parked in a slot.
@@ -288,28 +362,161 @@ impl Upstream {
 
     /// The counters of all workers together. `lives` tells whether a worker of this number is
     /// alive.
-    pub fn totals(&self, lives: impl Fn(Pid) -> bool) -> Totals {
-        self.with(|state| Totals::sum(state.counters.blocks(), lives))
+    pub fn totals(&self, now: Time, lives: impl Fn(Pid) -> bool) -> Totals {
+        self.with(|state| {
+            let blocks = state.counters.blocks();
+            let Some(shared) = &mut state.shared else { return Totals::sum(blocks, lives) };
+            shared.search(now);
+            let totals = shared.read(|all| {
+                let (idle, slices) = (all.pool().count(), all.pool().slices_in_use());
+                Totals::sum_shared(blocks, lives, (idle.into(), slices.unwrap_or(0).into()))
+            });
+            totals.unwrap_or_default()
+        })
     }
 
-    /// The slices of this worker that hold idle connections.
-    ///
-    /// # Safety
-    ///
-    /// No function that borrows the state of this upstream is called while the answer, or a slice,
-    /// is in use.
-    pub unsafe fn slices(&self) -> impl Iterator<Item = UsedSlice<'_>> {
-        // SAFETY: as required; so the pool does not change.
-        unsafe { (*self.state.get()).pool.slices() }
+    /// Reads the slices that hold idle connections: of this worker, or of all if they share their
+    /// connections.
+    pub fn read_slices<R>(
+        &self,
+        mut read: impl FnMut(&mut dyn Iterator<Item = UsedSlice<'_>>) -> R,
+    ) -> Option<R> {
+        self.with(|state| match &state.shared {
+            Some(shared) => shared.read(|all| read(&mut all.pool().slices())),
+            None => Some(read(&mut state.pool.slices())),
+        })
     }
 
-    /// This worker begins: from now on it counts in memory that the others see.
-    pub fn claim_counters(&self) {
-        self.with(|state| state.counters.claim());
+    /// This worker begins: from now on it counts in memory that the others see, and shares its
+    /// connections with them if that is configured. `None` if there is not enough memory.
+    pub fn begin(&self, configuration: u64, memory: Memory) -> Option<()> {
+        self.with(|state| {
+            state.counters.claim();
+            let Some(zone) = state.counters.connections() else { return Some(()) };
+            let keepalive = &self.settings.keepalive;
+            let slots = zone::reserved(keepalive.limits(0)).connections;
+            let mut shared = SharedCache::new_in(zone, slots, memory).ok()?;
+            let slices = keepalive.slice_key.as_ref().map(|_| keepalive.slice_poolsize);
+            let limits = (keepalive.connections, slices, keepalive.slice_conn.unwrap_or(u32::MAX));
+            shared.set_limits(configuration, limits, state.counters.block());
+            state.shared = Some(shared);
+            Some(())
+        })
     }
 
     /// This worker is about to end: another process may get its number.
-    pub fn release_counters(&self, process: Pid) {
-        self.with(|state| state.counters.block().release(process));
+    pub fn end(&self, process: Pid) {
+        self.with(|state| {
+            state.counters.block().release(process);
+            if let Some(shared) = &state.shared {
+                shared.end();
+            }
+        });
+    }
+
+    /// Whether the workers share their connections.
+    #[inline(always)]
+    pub fn is_shared(&self) -> bool {
+        self.with(|state| state.shared.is_some())
+    }
+
+    /// Whether there is a worker that receives connections of this upstream.
+    pub fn has_receiver(&self, lives: impl Fn(Pid) -> bool) -> bool {
+        self.with(|state| state.shared.as_ref().is_some_and(|shared| shared.has_receiver(lives)))
+    }
+
+    /// Whether a letter is about a connection of this upstream.
+    pub fn is_in(&self, zone: u64) -> bool {
+        self.with(|state| state.shared.as_ref().is_some_and(|shared| shared.is_in(zone)))
+    }
+
+    /// Becomes the holder of a connection that another worker has sent. Without a descriptor, or if
+    /// `is_server` is false for its address, it is forgotten.
+    pub fn receive(
+        &self,
+        ticket: Ticket,
+        fd: Option<OwnedFd>,
+        is_server: impl Fn(&[u8]) -> bool,
+    ) -> Option<Moved> {
+        self.with(|state| {
+            let (shared, (_, counters)) = state.shared()?;
+            shared.receive(ticket, fd, is_server, counters)
+        })
+    }
+
+    /// Parks a connection that was moved here; the answer is as for [`Keep::Kept`]. `None` if
+    /// another worker has taken it away meanwhile.
+    pub fn park_moved(
+        &self,
+        ticket: Ticket,
+        c: Connection,
+        idle: &Idle,
+    ) -> Option<(*mut c_void, Option<Removed>)> {
+        let limit = (idle.deadline, idle.limited_by);
+        let parked = Parked::new(NonNull::from(self).cast(), c.as_non_null(), idle.since, limit);
+        self.with(|state| {
+            let (shared, (table, _)) = state.shared()?;
+            shared.park(ticket, parked, table)
+        })
+    }
+
+    /// A request uses a connection that was moved here; `false` if another worker has closed it
+    /// meanwhile.
+    pub fn use_moved(&self, ticket: Ticket) -> bool {
+        self.with(|state| {
+            state.shared().is_some_and(|(shared, (_, counters))| shared.use_moved(ticket, counters))
+        })
+    }
+
+    /// Forgets a connection that was moved here: there is no `ngx_connection_t` for it.
+    pub fn forget_moved(&self, ticket: Ticket) {
+        self.with(|state| {
+            if let Some((shared, (_, counters))) = state.shared() {
+                shared.forget_moved(ticket, counters);
+            }
+        });
+    }
+
+    /// Whether [`Self::next_called`] has an answer.
+    #[inline(always)]
+    pub fn is_called(&self) -> bool {
+        self.with(|state| state.shared.as_ref().is_some_and(SharedCache::is_called))
+    }
+
+    /// Removes a connection that another worker has taken away, or wants closed.
+    pub fn next_called(&self) -> Option<Removed> {
+        self.with(|state| {
+            let (shared, local) = state.shared()?;
+            shared.next_called(local)
+        })
+    }
+
+    /// Forgets the connections of workers that have died, unless that was done a moment ago.
+    pub fn search(&self, now: Time) {
+        self.with(|state| {
+            if let Some(shared) = &mut state.shared {
+                shared.search(now);
+            }
+        });
+    }
+
+    /// Why a connection of another worker could not be used, the first time in this worker.
+    pub fn first_refusal(&self) -> Option<Errno> {
+        let refusal = self.with(|state| state.shared.as_mut()?.refusal())?;
+        (!self.refusal_logged.replace(true)).then_some(refusal)
+    }
+}
+
+impl Idle {
+    /// A connection that is saved now.
+    fn of(c: Connection, now: Time, (deadline, limited_by): (Time, LimitedBy)) -> Self {
+        Idle {
+            requests: u32::try_from(c.requests()).unwrap_or(u32::MAX),
+            made: now.saturating_sub(c.age(now)),
+            since: now,
+            deadline,
+            limited_by,
+            movable: c.is_movable(),
+        }
     }
 }

@@ -72,7 +72,7 @@ unsafe fn words<'a>(
 ) -> Option<&'a [u8]> {
     let mut text = Vec::new_in(memory);
     // The longest text of an attempt and its separator.
-    text.try_reserve_exact(states.len().saturating_mul("MISS : ".len())).ok()?;
+    text.try_reserve_exact(states.len().saturating_mul("BORROWED : ".len())).ok()?;
     let mut states = states.iter().enumerate().peekable();
     while let Some((index, state)) = states.next() {
         // An attempt without a server is empty.
@@ -96,6 +96,7 @@ unsafe fn words<'a>(
 fn word(attempt: Option<Attempt>) -> &'static str {
     match attempt {
         Some(Attempt::Hit) => "HIT",
+        Some(Attempt::Borrowed) => "BORROWED",
         Some(Attempt::Miss) => "MISS",
         Some(Attempt::None) | None => "-",
     }

@@ -1,10 +1,13 @@
-//! The memory in which the workers count: a shared zone for each upstream, so that a reload, which
-//! can add and remove upstreams, keeps the counters of the others.
+//! The memory that the workers share: a zone for each upstream, so that a reload, which can add and
+//! remove upstreams, keeps that of the others. The workers count there, and with `shared` their idle
+//! connections lie there.
 
+use core::cell::UnsafeCell;
 use core::ffi::c_void;
+use core::fmt::Write as _;
 use core::ptr::{self, NonNull};
 use core::slice;
-use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use allocator_api2::boxed::Box;
 use allocator_api2::vec::Vec;
@@ -13,10 +16,12 @@ use nginx_sys::{
     ngx_process, ngx_process_slot, ngx_shared_memory_add, ngx_shm_zone_t, ngx_slab_alloc,
     ngx_slab_pool_t, ngx_uint_t,
 };
-use ngx::core::Pool;
+use ngx::core::{NgxStr, Pool, SlabPool};
 
 use crate::counters::{Pid, WorkerCounters};
 use crate::nginx;
+use crate::pool::{Limits, Seed, SliceLimits};
+use crate::shared::{Connections, Shared, WorkerNumber};
 
 /// As many blocks as there can be processes, since the old workers of a reload still count while
 /// the new ones do.
@@ -24,15 +29,46 @@ const BLOCKS: usize = NGX_MAX_PROCESSES as usize;
 
 /// The content of a zone; all zeroes if it was never used.
 #[repr(C)]
-struct Shared {
+struct Content {
     /// How many of the blocks, from the first one on, have ever been used. The memory of the others
     /// is never touched.
     used: AtomicUsize,
     blocks: [WorkerCounters; BLOCKS],
+    /// Distinguishes zones with connections; otherwise 0.
+    number: u64,
+    /// The idle connections, if they are shared: with [`SlabPool::lock`] only.
+    connections: UnsafeCell<Option<Shared<SlabPool>>>,
+}
+
+/// The number of the last zone with connections.
+static NUMBER: AtomicU64 = AtomicU64::new(0);
+
+/// The connections for which a zone has memory.
+#[derive(Clone, Copy)]
+pub struct SharedLimits<'a> {
+    /// The limits in the configuration.
+    pub limits: Limits,
+    /// The text of `slice_key`. Under another one, the same key would mean something else, so the
+    /// connections would have to be forgotten: it is a part of the zone's name.
+    pub key_text: &'a [u8],
+    /// For the hashes.
+    pub seed: Seed,
+}
+
+/// As much memory as for this number of connections at least: so that a reload with other limits
+/// keeps the zone, and the connections, there are few sizes.
+const CONNECTIONS: u32 = 256;
+
+/// The limits for which a zone has memory.
+pub fn reserved(limits: Limits) -> Limits {
+    let connections = limits.connections.max(CONNECTIONS).checked_next_power_of_two();
+    let connections = connections.unwrap_or(limits.connections);
+    let slices = limits.slices.map(|slices| SliceLimits { slices: connections, ..slices });
+    Limits { connections, slices, ..limits }
 }
 
 /// Stands before the upstream's name, since the upstream module's own zone may have that name.
-const PREFIX: &[u8] = b"upstream_keepalive:";
+const PREFIX: &str = "upstream_keepalive";
 
 /// The counters of a configuration that is not set up, in which no worker counts.
 static NONE: WorkerCounters = WorkerCounters::new();
@@ -74,18 +110,25 @@ impl CounterZone {
     /// # Safety
     ///
     /// The configuration file with the upstream is being read.
-    pub unsafe fn share(&mut self, cf: *mut ngx_conf_t, upstream: &[u8]) -> Option<()> {
-        // SAFETY: `cf` has a pool. It is the memory of the configuration, as nginx needs it for the
-        // name.
-        let mut name = Vec::new_in(unsafe { Pool::from_ngx_pool((*cf).pool) });
-        name.try_reserve_exact(PREFIX.len().checked_add(upstream.len())?).ok()?;
-        name.extend_from_slice(PREFIX);
-        name.extend_from_slice(upstream);
-        let mut name = nginx::as_ngx_str(name.leak());
+    pub unsafe fn share(
+        &mut self,
+        cf: *mut ngx_conf_t,
+        upstream: &[u8],
+        shared: Option<SharedLimits<'_>>,
+    ) -> Option<()> {
+        // SAFETY: `cf` has a pool.
+        let memory = unsafe { Pool::from_ngx_pool((*cf).pool) };
+        let mut name = nginx::as_ngx_str(zone_name(upstream, shared, memory.clone())?);
+        let size = zone_size(shared.map(|shared| reserved(shared.limits)));
         let tag = nginx::this_module_ptr().cast();
         // SAFETY: the configuration is being read.
-        let zone = unsafe { ngx_shared_memory_add(cf, &raw mut name, zone_size(), tag).as_mut() }?;
+        let zone = unsafe { ngx_shared_memory_add(cf, &raw mut name, size, tag).as_mut() }?;
         zone.init = Some(init_zone);
+        if let Some(shared) = shared {
+            let request = (reserved(shared.limits), shared.seed);
+            let request: &(Limits, Seed) = Box::leak(Box::try_new_in(request, memory).ok()?);
+            zone.data = ptr::from_ref(request).cast_mut().cast();
+        }
         self.zone = zone;
         Some(())
     }
@@ -107,61 +150,168 @@ impl CounterZone {
 
     /// The content of the zone, if there is one. A process that is its own master uses none: when
     /// it reloads, nginx frees zones while connections of the old configuration are still open.
-    fn shared(&self) -> Option<&Shared> {
+    fn shared(&self) -> Option<&Content> {
         // SAFETY: nginx sets the kind of the process. The zone of a running worker is initialised,
-        // and what is in it is only read and written atomically.
+        // and what is in it is only read and written atomically, or locked.
         unsafe {
             if ngx_process == NGX_PROCESS_SINGLE as ngx_uint_t {
                 return None;
             }
-            self.zone.as_ref()?.data.cast::<Shared>().as_ref()
+            self.zone.as_ref()?.data.cast::<Content>().as_ref()
         }
+    }
+
+    /// The connections that the workers share; `None` if they do not.
+    pub fn connections(&self) -> Option<SharedZone> {
+        let content = self.shared().filter(|content| content.number != 0)?;
+        // SAFETY: the zone of a running worker is initialised.
+        let memory = unsafe { SlabPool::from_shm_zone(self.zone.as_ref()?)? };
+        Some(SharedZone { content: NonNull::from(content), memory })
     }
 
     /// Chooses the block of this worker, which has just started.
     pub fn claim(&mut self) {
-        // SAFETY: nginx numbers the processes below the limit, and gives a number to another one
-        // when the process that had it has ended.
-        let (slot, process) = unsafe { (ngx_process_slot, ngx_pid as Pid) };
-        let slot = usize::try_from(slot).unwrap_or(BLOCKS);
+        let (number, process) = this_worker();
         let block = self.shared().and_then(|shared| {
-            let block = shared.blocks.get(slot)?;
-            shared.used.fetch_max(slot.saturating_add(1), Relaxed);
-            Some(NonNull::from(block))
+            let block = shared.blocks.get(usize::from(number))?;
+            shared.used.fetch_max(usize::from(number).saturating_add(1), Relaxed);
+            Some((NonNull::from(block), shared.number != 0))
         });
-        self.block = block.unwrap_or(self.block);
-        self.block().claim(process);
+        let (block, shared) = block.unwrap_or((self.block, false));
+        self.block = block;
+        if shared {
+            // Who counts the end of a connection need not have counted its beginning.
+            self.block().set_owner(process);
+        } else {
+            self.block().claim(process);
+        }
     }
 }
 
-/// The size of a zone: its content, and the overhead of nginx's slab allocator.
-fn zone_size() -> usize {
-    // SAFETY: nginx sets it when it starts.
-    let page = unsafe { ngx_pagesize };
-    size_of::<Shared>().next_multiple_of(page).saturating_add(page.saturating_mul(4))
+/// The number of this worker, below [`BLOCKS`], and its process. nginx gives a number to another
+/// worker when the process that had it has ended.
+pub fn this_worker() -> (WorkerNumber, Pid) {
+    // SAFETY: nginx sets both when the process starts.
+    let (slot, process) = unsafe { (ngx_process_slot, ngx_pid as Pid) };
+    (WorkerNumber::try_from(slot).unwrap_or(WorkerNumber::MAX), process)
 }
 
-/// The `init` handler of a zone: takes over the counters from before a reload.
+/// The idle connections that the workers share.
+#[derive(Clone)]
+pub struct SharedZone {
+    content: NonNull<Content>,
+    memory: SlabPool,
+}
+
+impl SharedZone {
+    /// Runs one operation, with the memory locked: it calls no function of nginx, and does not come
+    /// here again. If the process dies meanwhile, its master unlocks the memory. `None` without
+    /// connections.
+    pub fn run<R>(&self, operation: impl FnOnce(&mut Connections<SlabPool>) -> R) -> Option<R> {
+        let _locked = self.memory.lock();
+        // SAFETY: the zone lives as long as the worker, and nobody else refers to the connections
+        // while the memory is locked.
+        let shared = unsafe { (*self.content.as_ref().connections.get()).as_mut()? };
+        Some(shared.run(operation))
+    }
+
+    /// The number of the zone, different from that of any other zone.
+    pub fn number(&self) -> u64 {
+        // SAFETY: the zone lives as long as the worker, and the number does not change.
+        unsafe { self.content.as_ref().number }
+    }
+}
+
+/// The name of a zone. Without connections, it is that of the upstream.
+fn zone_name<'a>(
+    upstream: &[u8],
+    shared: Option<SharedLimits<'_>>,
+    memory: Pool,
+) -> Option<&'a [u8]> {
+    let mut name = Name(Vec::new_in(memory));
+    let upstream = NgxStr::from_bytes(upstream);
+    match shared {
+        None => write!(name, "{PREFIX}:{upstream}"),
+        Some(shared) => {
+            let length = shared.limits.slices.map_or(0, |slices| slices.key_length);
+            let key = NgxStr::from_bytes(shared.key_text);
+            write!(name, "{PREFIX}_shared:{upstream}:{length}:{key}")
+        }
+    }
+    .ok()?;
+    Some(name.0.leak())
+}
+
+/// Text in the memory of the configuration.
+struct Name(Vec<u8, Pool>);
+
+impl core::fmt::Write for Name {
+    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+        self.0.try_reserve(text.len()).map_err(|_| core::fmt::Error)?;
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+}
+
+/// The size of a zone: its content, what the content allocates, and the overhead of nginx's slab
+/// allocator, which gives whole pages and has an entry for each.
+fn zone_size(limits: Option<Limits>) -> usize {
+    // SAFETY: nginx sets it when it starts.
+    let page = unsafe { ngx_pagesize };
+    let content = size_of::<Content>().next_multiple_of(page);
+    let connections = limits.map_or(0, |limits| {
+        let memory = Shared::<SlabPool>::memory(limits, BLOCKS as WorkerNumber);
+        memory.saturating_add(page.saturating_mul(16))
+    });
+    let pages = content.saturating_add(connections);
+    pages.saturating_add(pages / 64).next_multiple_of(page).saturating_add(page.saturating_mul(4))
+}
+
+/// The `init` handler of a zone: takes over what is in it from before a reload.
 ///
 /// # Safety
 ///
-/// nginx calls it with a valid zone, and the data of the zone that this one continues.
+/// nginx calls it with a valid zone, whose data is what [`CounterZone::share`] has put there, and the
+/// data of the zone that this one continues.
 unsafe extern "C" fn init_zone(zone: *mut ngx_shm_zone_t, old: *mut c_void) -> ngx_int_t {
-    // SAFETY: nginx passes a valid zone, whose memory begins with a slab pool. New shared memory is
-    // zeroes, as needed, but nginx fills it for some tests.
+    // SAFETY: nginx passes a valid zone, whose memory begins with a slab pool.
     unsafe {
+        let request = (*zone).data.cast::<(Limits, Seed)>().as_ref();
         (*zone).data = old;
         if old.is_null() {
-            let pool: *mut ngx_slab_pool_t = (*zone).shm.addr.cast();
-            let shared: *mut Shared = ngx_slab_alloc(pool, size_of::<Shared>()).cast();
-            if shared.is_null() {
-                return nginx::ERROR;
-            }
-            if shared.cast::<u8>().read() != 0 {
-                shared.write_bytes(0, 1);
-            }
-            (*zone).data = shared.cast();
+            let Some(content) = make_content(&*zone, request) else { return nginx::ERROR };
+            (*zone).data = content.as_ptr().cast();
         }
         nginx::OK
+    }
+}
+
+/// Makes the content of a zone. `None` if there is not enough memory, which nginx has logged.
+///
+/// # Safety
+///
+/// The zone is valid, and its memory begins with a slab pool.
+unsafe fn make_content(
+    zone: &ngx_shm_zone_t,
+    request: Option<&(Limits, Seed)>,
+) -> Option<NonNull<Content>> {
+    // SAFETY: the zone is valid. New shared memory is zeroes, as needed, but nginx fills it for some
+    // tests.
+    unsafe {
+        let pool: *mut ngx_slab_pool_t = zone.shm.addr.cast();
+        let content: NonNull<Content> =
+            NonNull::new(ngx_slab_alloc(pool, size_of::<Content>()).cast())?;
+        if content.cast::<u8>().read() != 0 {
+            content.write_bytes(0, 1);
+        }
+        let place = content.as_ptr();
+        (&raw mut (*place).connections).write(UnsafeCell::new(None));
+        if let Some((limits, seed)) = request {
+            let memory = SlabPool::from_shm_zone(zone)?;
+            let shared = Shared::new_in(*limits, BLOCKS as WorkerNumber, seed, memory).ok()?;
+            (&raw mut (*place).connections).write(UnsafeCell::new(Some(shared)));
+            (*place).number = NUMBER.fetch_add(1, Relaxed).saturating_add(1);
+        }
+        Some(content)
     }
 }

@@ -1,9 +1,9 @@
 //! The `keepalive` directive, compiled.
 
-use nginx_sys::ngx_conf_t;
+use nginx_sys::{ngx_conf_t, ngx_str_t};
 
 use super::params::{Params, Value};
-use crate::nginx::ComplexValue;
+use crate::nginx::{self, ComplexValue};
 use crate::pool::{Length, Limits, SliceLimits};
 
 /// The default of `slice_poolsize`.
@@ -22,6 +22,10 @@ pub(crate) struct Keepalive {
     pub(crate) slice_keylen: Length,
     pub(crate) slice_strict: bool,
     pub(crate) local: bool,
+    /// The limits hold over all workers.
+    pub(crate) shared: bool,
+    /// The text of `slice_key`, as it was read.
+    pub(crate) key_text: ngx_str_t,
 }
 
 impl Keepalive {
@@ -49,6 +53,11 @@ impl Keepalive {
             slice_keylen: params.slice_keylen.unwrap_or(SLICE_KEYLEN),
             slice_strict: params.slice_strict,
             local: params.local,
+            shared: params.shared,
+            key_text: match params.slice_key {
+                Some(Value::Variable(text) | Value::Text(text)) => nginx::as_ngx_str(text),
+                None => ngx_str_t::empty(),
+            },
         })
     }
 

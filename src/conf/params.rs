@@ -28,6 +28,8 @@ pub struct Params<'a> {
     pub slice_strict: bool,
     /// Connections are reused within one location only.
     pub local: bool,
+    /// The limits hold over all workers, which share their connections.
+    pub shared: bool,
     /// Accepted for old configurations; no effect.
     pub single: bool,
 }
@@ -76,6 +78,7 @@ enum Param<'a> {
     SliceKeylen(u16),
     SliceStrict,
     Local,
+    Shared,
     Single,
 }
 
@@ -149,6 +152,7 @@ fn set<'a>(params: &mut Params<'a>, param: Param<'a>) -> bool {
         Param::SliceKeylen(length) => params.slice_keylen.replace(length).is_none(),
         Param::SliceStrict => !core::mem::replace(&mut params.slice_strict, true),
         Param::Local => !core::mem::replace(&mut params.local, true),
+        Param::Shared => !core::mem::replace(&mut params.shared, true),
         Param::Single => !core::mem::replace(&mut params.single, true),
     }
 }
@@ -162,6 +166,7 @@ fn param(arg: &[u8]) -> IResult<&[u8], Param<'_>> {
         map(preceded(tag("slice_keylen="), length), Param::SliceKeylen),
         value(Param::SliceStrict, tag("slice_strict")),
         value(Param::Local, tag("local")),
+        value(Param::Shared, tag("shared")),
         value(Param::Single, tag("single")),
     ))
     .parse(arg)
@@ -236,10 +241,11 @@ mod tests {
             slice_keylen: Some(64),
             slice_strict: true,
             local: true,
+            shared: true,
             single: true,
         };
         let line = "30 slice_key=$host slice_conn=2 slice_dyn=$conn slice_poolsize=50 \
-                    slice_keylen=64 slice_strict local single";
+                    slice_keylen=64 slice_strict local shared single";
         assert_eq!(parsed(line), Ok(all));
 
         let (first, others) = line.split_once(' ').unwrap();
@@ -297,6 +303,8 @@ mod tests {
             "slice_stricter",
             "local=1",
             "locale",
+            "shareds",
+            "shared=on",
             "singles",
             "timeout=1",
             "20",
@@ -316,6 +324,7 @@ mod tests {
             ("slice_keylen=1", "slice_keylen=2"),
             ("slice_strict", "slice_strict"),
             ("local", "local"),
+            ("shared", "shared"),
             ("single", "single"),
         ] {
             let line = format!("1 {first} {second}");

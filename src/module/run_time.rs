@@ -2,8 +2,9 @@
 //! own, calls `init_upstream`, and later destroys the pool.
 
 use nginx_sys::{
-    NGX_LOG_EMERG, ngx_conf_t, ngx_http_core_main_conf_t, ngx_http_upstream_init_round_robin,
-    ngx_http_upstream_srv_conf_t, ngx_http_variable_t, ngx_int_t,
+    NGX_LOG_EMERG, NGX_LOG_WARN, ngx_conf_t, ngx_http_core_main_conf_t,
+    ngx_http_upstream_init_round_robin, ngx_http_upstream_srv_conf_t, ngx_http_variable_t,
+    ngx_int_t,
 };
 use ngx::core::NgxStr;
 use ngx::http::{HttpModule, HttpModuleConfExt, NgxHttpCoreModule, NgxHttpUpstreamModule};
@@ -35,6 +36,13 @@ pub unsafe fn compile(cf: *mut ngx_conf_t, params: &Params<'_>) -> Option<Keepal
         (*core).variables.nelts = known;
         (keepalive, unknown.map(|variable| variable.name))
     };
+    if params.shared {
+        ngx_conf_log_error!(
+            NGX_LOG_WARN,
+            cf,
+            "parameter \"shared\" has no effect in an upstream that is created at run time"
+        );
+    }
     let Some(name) = unknown else { return keepalive };
     // Without a name if there was no memory for it, which nginx has logged.
     if !name.data.is_null() {

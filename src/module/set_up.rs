@@ -2,35 +2,38 @@
 
 use core::ptr::NonNull;
 
-use nginx_sys::{
-    NGX_LOG_EMERG, ngx_addr_t, ngx_conf_t, ngx_http_upstream_server_t, ngx_http_upstream_srv_conf_t,
-};
+use nginx_sys::{NGX_LOG_EMERG, ngx_conf_t, ngx_http_upstream_srv_conf_t};
 use ngx::core::Pool as Memory;
 use ngx::http::{HttpModuleMainConf, NgxHttpUpstreamModule};
 use ngx::{ngx_conf_log_error, ngx_log_error};
 
 use super::warnings::Place;
+use crate::conf::Keepalive;
+use crate::handover;
 use crate::idle;
 use crate::nginx;
 use crate::peer;
 use crate::pool::{Length, Seed};
 use crate::upstream::{ServerConf, Upstream};
-use crate::zone::CounterZone;
+use crate::zone::{CounterZone, SharedLimits};
 
-/// Sets up all upstreams. If they are `shared`, upstreams of the same name in the old and the new
-/// configuration share counters. `None` if there is an error, which was logged.
+/// Sets up all upstreams. If there is a `status`, the workers share counters. `None` if there is an
+/// error, which was logged.
 ///
 /// # Safety
 ///
 /// The configuration file was read.
-pub unsafe fn all(cf: *mut ngx_conf_t, shared: bool) -> Option<()> {
+pub unsafe fn all(cf: *mut ngx_conf_t, status: bool) -> Option<()> {
     // SAFETY: `cf` is valid; the array holds pointers to upstreams.
     unsafe {
         for &upstream in nginx::upstreams(NgxHttpUpstreamModule::main_conf(&*cf)?) {
             let Some(conf) = ServerConf::of(&*upstream) else { continue };
             let mut counters = CounterZone::default();
-            if shared && (*conf.as_ptr()).directives.keepalive.is_some() {
-                counters.share(cf, (*upstream).host.as_bytes())?;
+            if let Some(keepalive) = &(*conf.as_ptr()).directives.keepalive {
+                let connections = shared_limits(cf, keepalive)?;
+                if status || connections.is_some() {
+                    counters.share(cf, (*upstream).host.as_bytes(), connections)?;
+                }
             }
             if one(cf, upstream, counters).is_none() {
                 log_no_memory(cf, upstream);
@@ -39,6 +42,31 @@ pub unsafe fn all(cf: *mut ngx_conf_t, shared: bool) -> Option<()> {
         }
     }
     Some(())
+}
+
+/// The connections for which the workers of an upstream share memory: `Some(None)` if they do not,
+/// or nothing is kept. `None` if there is an error, which was logged.
+///
+/// # Safety
+///
+/// `cf` is valid.
+unsafe fn shared_limits<'a>(
+    cf: *mut ngx_conf_t,
+    keepalive: &'a Keepalive,
+) -> Option<Option<SharedLimits<'a>>> {
+    // So that a reload with other servers keeps the connections: as long as any address.
+    let limits = keepalive.limits(size_of::<libc::sockaddr_un>() as Length);
+    let keeps = limits.connections != 0 && limits.slices.is_none_or(|limits| limits.slices != 0);
+    if !keepalive.shared || !keeps {
+        return Some(None);
+    }
+    if let Err(error) = handover::make_mailbox() {
+        ngx_conf_log_error!(NGX_LOG_EMERG, cf, "socketpair() failed: {error}");
+        return None;
+    }
+    // SAFETY: `cf` is valid.
+    let seed = unsafe { seed(cf)? };
+    Some(Some(SharedLimits { limits, key_text: keepalive.key_text.as_bytes(), seed }))
 }
 
 /// Sets up an upstream, if it has a `keepalive`. `None` if there is no memory.
@@ -100,20 +128,7 @@ unsafe fn log_no_memory(cf: *mut ngx_conf_t, upstream: *mut ngx_http_upstream_sr
 /// The length of the longest address among an upstream's servers, in bytes. Names may resolve to
 /// IPv6 addresses later.
 fn longest_address(upstream: &ngx_http_upstream_srv_conf_t) -> Length {
-    // SAFETY: the servers are an array of these, which may be missing.
-    let servers = unsafe {
-        let servers = upstream.servers.as_ref();
-        servers.map_or(&[][..], |servers| servers.as_slice::<ngx_http_upstream_server_t>())
-    };
-    let lengths = servers.iter().flat_map(|server| {
-        (0..server.naddrs).map(|i| {
-            // SAFETY: a server has so many addresses.
-            unsafe {
-                let ngx_addr_t { sockaddr, socklen, .. } = *server.addrs.add(i);
-                nginx::address(sockaddr, socklen).len()
-            }
-        })
-    });
+    let lengths = nginx::server_addresses(upstream).flatten().map(<[u8]>::len);
     let longest = lengths.fold(size_of::<libc::sockaddr_in6>(), usize::max);
     Length::try_from(longest).unwrap_or(Length::MAX)
 }

@@ -2,11 +2,17 @@
 
 use core::ffi::{c_char, c_void};
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 
 use nginx_sys::{
-    NGX_EAGAIN, NGX_OK, ngx_add_timer, ngx_close_connection, ngx_connection_t, ngx_cycle,
-    ngx_del_timer, ngx_destroy_pool, ngx_event_handler_pt, ngx_event_t, ngx_handle_read_event,
-    ngx_int_t, ngx_log_t, ngx_msec_t, ngx_queue_insert_after, ngx_queue_remove, ngx_socket_errno,
+    NGX_EAGAIN, NGX_OK, ngx_add_timer, ngx_atomic_uint_t, ngx_close_connection,
+    ngx_connection_counter, ngx_connection_log_error_e_NGX_ERROR_ERR, ngx_connection_t,
+    ngx_connection_tcp_nodelay_e_NGX_TCP_NODELAY_DISABLED,
+    ngx_connection_tcp_nopush_e_NGX_TCP_NOPUSH_DISABLED, ngx_create_pool, ngx_cycle, ngx_del_timer,
+    ngx_destroy_pool, ngx_event_actions, ngx_event_handler_pt, ngx_event_t, ngx_get_connection,
+    ngx_handle_read_event, ngx_int_t, ngx_io, ngx_log_t, ngx_msec_t, ngx_queue_insert_after,
+    ngx_queue_remove, ngx_socket_errno,
 };
 
 use crate::policy::Time;
@@ -34,6 +40,30 @@ impl Connection {
     /// The connection.
     pub fn as_non_null(self) -> NonNull<ngx_connection_t> {
         self.0
+    }
+
+    /// Its descriptor.
+    pub fn fd(self) -> RawFd {
+        // SAFETY: the connection is open.
+        unsafe { (*self.as_ptr()).fd }
+    }
+
+    /// Its descriptor, for one call.
+    pub fn borrow_fd<'a>(self) -> BorrowedFd<'a> {
+        // SAFETY: the connection stays open as long as the view is used.
+        unsafe { BorrowedFd::borrow_raw(self.fd()) }
+    }
+
+    /// Whether another process can use it: nothing else about it is in the memory of this one. TLS
+    /// is, and modules that keep more on a connection (HTTP/2, gRPC) have its pool clean that up.
+    pub fn is_movable(self) -> bool {
+        #[cfg(ngx_feature = "http_ssl")]
+        // SAFETY: the connection is open.
+        if unsafe { !(*self.as_ptr()).ssl.is_null() } {
+            return false;
+        }
+        // SAFETY: the connection is open, and has a pool.
+        unsafe { (*(*self.as_ptr()).pool).cleanup.is_null() }
     }
 
     fn read(self) -> *mut ngx_event_t {
@@ -204,8 +234,85 @@ impl Connection {
 
     /// Sets the log that is used outside of requests.
     pub fn set_cycle_log(self) {
-        // SAFETY: `ngx_cycle` is valid while a worker runs.
-        self.set_log(unsafe { (*ngx_cycle).log });
+        self.set_log(super::cycle_log());
+    }
+
+    /// Ends it for all processes that have a descriptor of it: closing this one would not.
+    pub fn shut_down(self) {
+        // SAFETY: the connection is open.
+        unsafe { libc::shutdown(self.fd(), libc::SHUT_RDWR) };
+    }
+
+    /// Has nginx's event method forget it. The system does that when the last descriptor of it is
+    /// closed, so nginx leaves it to the system; but another process may have one.
+    pub fn forget_events(self) {
+        // SAFETY: `ngx_event_actions` is set while a worker runs; not all methods have this action.
+        unsafe {
+            if let Some(del_conn) = ngx_event_actions.del_conn {
+                del_conn(self.as_ptr(), 0);
+            }
+        }
+    }
+
+    /// Makes a connection of a descriptor that another process had: one to a server, on which
+    /// nothing is under way. It is not parked, and has a pool. `None` if there is no memory, or no
+    /// room for another connection; then the descriptor is closed.
+    pub fn adopt(
+        fd: OwnedFd,
+        log: *mut ngx_log_t,
+        (requests, made): (usize, Time),
+    ) -> Option<Self> {
+        let is_unix = matches!(
+            rustix::net::getsockname(&fd).map(|address| address.address_family()),
+            Ok(rustix::net::AddressFamily::UNIX)
+        );
+        // SAFETY: the descriptor is open, and the log is valid.
+        let c = NonNull::new(unsafe { ngx_get_connection(fd.as_raw_fd(), log) })?;
+        // From here on, nginx closes it.
+        let _ = fd.into_raw_fd();
+        let connection = Connection(c);
+        let c = c.as_ptr();
+        // SAFETY: the connection is new, and has both events. The fields are those that
+        // `ngx_event_connect_peer` sets.
+        unsafe {
+            (*c).type_ = libc::SOCK_STREAM;
+            (*c).recv = ngx_io.recv;
+            (*c).send = ngx_io.send;
+            (*c).recv_chain = ngx_io.recv_chain;
+            (*c).send_chain = ngx_io.send_chain;
+            (*c).set_sendfile(1);
+            (*c).set_log_error(ngx_connection_log_error_e_NGX_ERROR_ERR);
+            if is_unix {
+                (*c).set_tcp_nopush(ngx_connection_tcp_nopush_e_NGX_TCP_NOPUSH_DISABLED);
+                (*c).set_tcp_nodelay(ngx_connection_tcp_nodelay_e_NGX_TCP_NODELAY_DISABLED);
+            }
+            (*c).number = next_number();
+            (*c).requests = requests;
+            (*c).start_time = made as ngx_msec_t;
+            (*(*c).write).set_ready(1);
+            (*c).pool = ngx_create_pool(POOL_SIZE, log);
+            if (*c).pool.is_null() {
+                ngx_close_connection(c);
+                return None;
+            }
+            connection.set_log(log);
+            if !connection.add_events() {
+                connection.close();
+                return None;
+            }
+        }
+        Some(connection)
+    }
+
+    /// Has nginx's event method watch a new connection.
+    fn add_events(self) -> bool {
+        // SAFETY: `ngx_event_actions` is set while a worker runs; the connection is open.
+        unsafe {
+            match ngx_event_actions.add_conn {
+                Some(add_conn) => add_conn(self.as_ptr()) == NGX_OK as ngx_int_t,
+                None => self.watch(),
+            }
+        }
     }
 
     /// Closes it.
@@ -217,6 +324,17 @@ impl Connection {
         // SAFETY: as for `close_connection`.
         unsafe { close_connection(self.as_ptr()) }
     }
+}
+
+/// The size of the pool of a connection to a server, as in `ngx_http_upstream_connect`.
+const POOL_SIZE: usize = 128;
+
+/// The number of a new connection, for logs.
+fn next_number() -> ngx_atomic_uint_t {
+    // SAFETY: nginx sets the pointer when it starts; the counter is shared by all workers, and only
+    // changed atomically.
+    unsafe { AtomicUsize::from_ptr(ngx_connection_counter.cast()) }.fetch_add(1, Relaxed)
+        as ngx_atomic_uint_t
 }
 
 fn del_timer(event: *mut ngx_event_t) {

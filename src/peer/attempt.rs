@@ -3,14 +3,16 @@
 use core::ptr::{self, NonNull};
 
 use nginx_sys::{
-    NGX_PEER_FAILED, ngx_connection_t, ngx_http_request_t, ngx_int_t, ngx_log_t,
+    NGX_LOG_WARN, NGX_PEER_FAILED, ngx_connection_t, ngx_http_request_t, ngx_int_t, ngx_log_t,
     ngx_peer_connection_t, ngx_uint_t,
 };
+use ngx::ngx_log_error;
 
 use super::data::PeerData;
 #[cfg(ngx_feature = "http_cache")]
 use super::replaced;
 use super::response::Response;
+use crate::idle;
 use crate::nginx::{self, Connection};
 use crate::pool::Identity;
 use crate::upstream::Upstream;
@@ -57,6 +59,27 @@ impl Attempt {
     pub fn log(&self) -> *mut ngx_log_t {
         // SAFETY: the peer connection is valid.
         unsafe { (*self.pc.as_ptr()).log }
+    }
+
+    /// Logs, once in a worker, that connections of other workers cannot be used.
+    #[inline(always)]
+    pub fn log_refusal(&self) {
+        if let Some(error) = self.upstream().first_refusal() {
+            let name = self.upstream().name();
+            ngx_log_error!(
+                NGX_LOG_WARN,
+                self.log(),
+                "connections of other workers to upstream \"{name}\" cannot be used: {error}"
+            );
+        }
+    }
+
+    /// Ends the connection of the request, which is not kept, if other workers may have descriptors
+    /// of it.
+    pub fn end_connection(&self) {
+        if self.upstream().is_shared() {
+            self.connection(0).into_iter().for_each(idle::end);
+        }
     }
 
     /// The connection; `None` if there is no connection, or the attempt has failed.

@@ -28,33 +28,48 @@ pub fn get(attempt: Attempt) -> ngx_int_t {
         }
         return rc;
     }
-    let Some(c) = take(attempt) else {
+    let Some((c, found)) = take(attempt) else {
         data.trace.push(trace::Attempt::Miss);
         upstream.miss();
         return nginx::OK;
     };
     log_debug_http!(attempt.log(), "get keepalive peer: using connection {:p}", c);
-    data.trace.push(trace::Attempt::Hit);
+    data.trace.push(found);
     attempt.set_connection(c);
     DONE
 }
 
 /// Takes a connection to the balancer's server, and closes those that turn out to have ended.
 #[inline(always)]
-fn take(attempt: Attempt) -> Option<NonNull<ngx_connection_t>> {
+fn take(attempt: Attempt) -> Option<(NonNull<ngx_connection_t>, trace::Attempt)> {
     let (data, upstream) = (attempt.data(), attempt.upstream());
     if !data.may_be_kept() {
         return None;
     }
     let identity = attempt.identity();
     let mut lookup = Lookup::default();
-    let connection = loop {
-        match upstream.take(&identity, &mut lookup, idle::end_of) {
-            Some(Taken::Hit(removed)) => break Some(removed),
+    let found = loop {
+        match upstream.take(&identity, &mut lookup, (nginx::now(), idle::end_of)) {
+            Some(Taken::Hit(removed)) => {
+                let connection = idle::wake(removed, attempt.log());
+                break Some((connection, trace::Attempt::Hit));
+            }
             Some(Taken::Ended(removed)) => idle::close(removed),
+            Some(Taken::Moved(moved)) => {
+                let ticket = moved.ticket;
+                let Some(c) = idle::adopt(upstream, moved, attempt.log()) else { break None };
+                if upstream.use_moved(ticket) {
+                    break Some((c.as_non_null(), trace::Attempt::Borrowed));
+                }
+                idle::discard(c);
+            }
             None => break None,
         }
     };
     data.lookup.set(lookup);
-    connection.map(|connection| idle::wake(connection, attempt.log()))
+    if upstream.is_called() {
+        idle::close_called(upstream);
+    }
+    attempt.log_refusal();
+    found
 }

@@ -12,7 +12,6 @@ use crate::counters::Refused;
 use crate::idle;
 use crate::nginx::{self, Connection, log_debug_http};
 use crate::policy::{Facts, IdleLimit, SliceDyn, Time};
-use crate::pool::NotKept;
 use crate::upstream::Keep;
 
 /// Keeps the connection of a request if it can be used again, and counts the outcome.
@@ -27,6 +26,7 @@ pub fn save(attempt: Attempt, state: ngx_uint_t) -> Outcome {
         Err(why) => {
             log_debug_http!(attempt.log(), "free keepalive peer: not saved: {}", why.name());
             attempt.upstream().refuse(why);
+            attempt.end_connection();
             Outcome::Refused(why)
         }
     }
@@ -49,23 +49,30 @@ fn keep(attempt: Attempt, c: Connection) -> Result<(), Refused> {
     let slice_limit = slice_limit(attempt).ok_or(Refused::Limit)?;
 
     let mut lookup = attempt.data().lookup.get();
-    let connection = c.as_non_null();
     let data = loop {
         let looked_up = (|| attempt.identity(), &mut lookup);
-        match upstream.keep(connection, looked_up, (slice_limit, idle_limit), now) {
-            Keep::Kept(data) => break data,
+        match upstream.keep(c, looked_up, (slice_limit, idle_limit), now) {
+            Keep::Kept(data, None) => break data,
+            Keep::Kept(data, Some(stale)) => {
+                idle::close(stale);
+                break data;
+            }
             Keep::Close(removed) => idle::close(removed),
             Keep::Refused(why) => {
-                if why == NotKept::AddressLength {
+                if why == Refused::Address {
                     log_address(attempt);
                 }
-                return Err(why.into());
+                attempt.log_refusal();
+                return Err(why);
             }
         }
     };
-    log_debug_http!(attempt.log(), "free keepalive peer: saving connection {:p}", connection);
+    log_debug_http!(attempt.log(), "free keepalive peer: saving connection {:p}", c.as_ptr());
     attempt.leave_connection();
     idle::park(c, data, idle_limit);
+    if upstream.is_called() {
+        idle::close_called(upstream);
+    }
     Ok(())
 }
 

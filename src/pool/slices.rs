@@ -16,7 +16,7 @@ use super::strings::{Length, Strings};
 enum Used {}
 
 /// A slice; vacant while it has no connections.
-struct Slice {
+pub struct Slice {
     place: Place,
     /// In the list of slices in use, or of vacant ones.
     links: Links,

@@ -7,6 +7,7 @@ use std::io;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use super::report::{Printable, Report, ShownLimits, UpstreamReport};
+use crate::counters::SharedTotals;
 use crate::pool::UsedSlice;
 
 /// Writes the status.
@@ -39,7 +40,7 @@ impl Serialize for Upstreams<'_> {
 impl Serialize for UpstreamReport<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let totals = &self.totals;
-        let mut upstream = serializer.serialize_struct("Upstream", 12)?;
+        let mut upstream = serializer.serialize_struct("Upstream", 13)?;
         upstream.serialize_field("workers", &totals.workers)?;
         upstream.serialize_field("requests", &totals.requests())?;
         upstream.serialize_field("hits", &totals.hits)?;
@@ -51,6 +52,10 @@ impl Serialize for UpstreamReport<'_> {
         upstream.serialize_field("idle", &totals.idle)?;
         upstream.serialize_field("slices", &self.slices_in_use())?;
         upstream.serialize_field("limits", &self.limits)?;
+        match &totals.shared {
+            Some(shared) => upstream.serialize_field("shared", shared)?,
+            None => upstream.skip_field("shared")?,
+        }
         match self.slices {
             Some(slices) => upstream.serialize_field("busiest_slices", slices)?,
             None => upstream.skip_field("busiest_slices")?,
@@ -75,6 +80,17 @@ impl Serialize for ShownLimits {
         limits.serialize_field("slice_conn", &self.slice_conn)?;
         limits.serialize_field("slice_poolsize", &self.slice_poolsize)?;
         limits.end()
+    }
+}
+
+impl Serialize for SharedTotals {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut shared = serializer.serialize_struct("SharedTotals", 4)?;
+        shared.serialize_field("borrowed", &self.borrowed)?;
+        shared.serialize_field("lost_races", &self.lost_races)?;
+        shared.serialize_field("refused_handovers", &self.refused_handovers)?;
+        shared.serialize_field("kept_over_reload", &self.kept_over_reload)?;
+        shared.end()
     }
 }
 

@@ -6,6 +6,7 @@
 use core::fmt::{self, Display, Formatter, Write};
 
 use super::report::{Printable, Report, UpstreamReport};
+use crate::counters::SharedTotals;
 
 /// Writes the status, without slices: each key that a client invents would become a time series.
 ///
@@ -29,6 +30,10 @@ pub fn write(report: &Report<'_>, to: &mut impl Write) -> fmt::Result {
         ("refused_total", "Connections that were not kept after a request, by reason."),
         |upstream| upstream.totals.refused(),
     )?;
+    for (name, help, value) in SHARED {
+        let family = Family { name, help, kind: "counter" };
+        family.write(report, to, |upstream| upstream.totals.shared.map(|shared| value(&shared)))?;
+    }
     for (name, help, value) in GAUGES {
         Family { name, help, kind: "gauge" }.write(report, to, value)?;
     }
@@ -47,19 +52,44 @@ const COUNTERS: [(&str, &str, Value<u64>); 5] = [
     ("saved_total", "Connections that were kept after a request.", |u| u.totals.saved),
 ];
 
+type SharedValue = fn(&SharedTotals) -> u64;
+
+const SHARED: [(&str, &str, SharedValue); 4] = [
+    ("borrowed_total", "Requests that used an idle connection of another worker process.", |s| {
+        s.borrowed
+    }),
+    ("lost_races_total", "Connections that another worker process was faster to use.", |s| {
+        s.lost_races
+    }),
+    (
+        "refused_handovers_total",
+        "Connections that the system refused to hand over between worker processes.",
+        |s| s.refused_handovers,
+    ),
+    ("kept_over_reload_total", "Connections taken over from before a reload.", |s| {
+        s.kept_over_reload
+    }),
+];
+
 const GAUGES: [(&str, &str, Value<Option<u64>>); 6] = [
     ("idle_connections", "Idle connections.", |u| Some(u.totals.idle)),
     ("slices", "Slices that hold idle connections.", |u| u.slices_in_use()),
     ("workers", "Worker processes that have this upstream.", |u| Some(u.totals.workers.into())),
-    ("limit_connections", "Most idle connections of a worker process.", |u| {
-        Some(u.limits.connections.into())
-    }),
-    ("limit_slice_conn", "Most idle connections of a slice in a worker process.", |u| {
-        u.limits.slice_conn.map(u64::from)
-    }),
-    ("limit_slice_poolsize", "Most slices that hold idle connections in a worker process.", |u| {
-        u.limits.slice_poolsize.map(u64::from)
-    }),
+    (
+        "limit_connections",
+        "Most idle connections, of each worker process unless they are shared.",
+        |u| Some(u.limits.connections.into()),
+    ),
+    (
+        "limit_slice_conn",
+        "Most idle connections of a slice, in each worker process unless they are shared.",
+        |u| u.limits.slice_conn.map(u64::from),
+    ),
+    (
+        "limit_slice_poolsize",
+        "Most slices that hold idle connections, in each worker process unless they are shared.",
+        |u| u.limits.slice_poolsize.map(u64::from),
+    ),
 ];
 
 /// Metrics of one name.

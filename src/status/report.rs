@@ -5,9 +5,6 @@
 use core::cmp::Reverse;
 use core::fmt::{self, Display, Formatter};
 
-use allocator_api2::alloc::Allocator;
-use allocator_api2::vec::Vec;
-
 use crate::counters::{Pid, Totals};
 use crate::pool::UsedSlice;
 
@@ -30,9 +27,10 @@ pub struct UpstreamReport<'a> {
     pub name: Printable<'a>,
     /// Of all workers.
     pub totals: Totals,
-    /// For each worker.
+    /// For each worker, or for all together.
     pub limits: ShownLimits,
-    /// The busiest slices of the worker that answers; `None` if the directive does not list them.
+    /// The busiest slices of the worker that answers, or of all; `None` if the directive does not
+    /// list them.
     pub slices: Option<&'a [UsedSlice<'a>]>,
 }
 
@@ -52,6 +50,8 @@ pub struct ShownLimits {
     pub slice_conn: Option<u32>,
     /// The most slices that hold idle connections.
     pub slice_poolsize: Option<u32>,
+    /// Whether they hold over all workers together.
+    pub shared: bool,
 }
 
 /// Bytes that should be UTF-8. A byte that is not is shown as in nginx's logs, `\xFF`, so that two
@@ -71,26 +71,28 @@ impl Display for Printable<'_> {
     }
 }
 
-/// Puts the busiest slices into a list that has room for them: those with the most idle connections
-/// come first.
-pub fn list_busiest<'a, A: Allocator>(
+/// Puts the busiest slices into a list: those with the most idle connections come first. The answer
+/// is their number.
+pub fn list_busiest<'a>(
     slices: impl Iterator<Item = UsedSlice<'a>>,
-    list: &mut Vec<UsedSlice<'a>, A>,
-) {
+    list: &mut [UsedSlice<'a>],
+) -> usize {
     let rank = |slice: &UsedSlice<'a>| (Reverse(slice.idle), Reverse(slice.hits), slice.key);
+    let mut count = 0;
     for slice in slices {
-        let place = list.partition_point(|listed| rank(listed) <= rank(&slice));
-        if place < MOST_SLICES {
-            list.truncate(MOST_SLICES.saturating_sub(1));
-            list.insert(place, slice);
+        let listed = list.get(..count).unwrap_or_default();
+        let place = listed.partition_point(|listed| rank(listed) <= rank(&slice));
+        count = count.saturating_add(1).min(list.len());
+        if let Some(rest) = list.get_mut(place..count) {
+            rest.rotate_right(1.min(rest.len()));
+            rest.iter_mut().take(1).for_each(|first| *first = slice);
         }
     }
+    count
 }
 
 #[cfg(test)]
 mod tests {
-    use allocator_api2::alloc::Global;
-
     use super::*;
 
     #[test]
@@ -109,23 +111,19 @@ mod tests {
 
     #[test]
     fn the_busiest_slices_come_first() {
-        let keys: std::vec::Vec<String> = (0..200).map(|i| format!("{i:03}")).collect();
+        let keys: Vec<String> = (0..200).map(|i| format!("{i:03}")).collect();
         let slices = keys.iter().zip(0..).map(|(key, i)| UsedSlice {
             key: key.as_bytes(),
             idle: i * 7 % 20,
             hits: (i * 11 % 3).into(),
         });
-        let mut expected: std::vec::Vec<_> = slices.clone().collect();
+        let mut expected: Vec<_> = slices.clone().collect();
         expected.sort_by_key(|slice| (Reverse(slice.idle), Reverse(slice.hits), slice.key));
         expected.truncate(50);
 
-        let mut list = Vec::new_in(Global);
-        list.reserve_exact(MOST_SLICES);
-        let capacity = list.capacity();
-        list_busiest(slices.clone().take(10), &mut list);
-        assert_eq!(list.len(), 10);
-        list.clear();
-        list_busiest(slices, &mut list);
-        assert_eq!((&list[..], list.capacity()), (&expected[..], capacity));
+        let mut list = [UsedSlice { key: &[], idle: 0, hits: 0 }; MOST_SLICES];
+        assert_eq!(list_busiest(slices.clone().take(10), &mut list), 10);
+        assert_eq!(list_busiest(slices, &mut list), 50);
+        assert_eq!(list[..], expected[..]);
     }
 }

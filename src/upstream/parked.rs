@@ -8,6 +8,7 @@ use allocator_api2::vec::Vec;
 use nginx_sys::ngx_connection_t;
 use ngx::core::Pool;
 
+use crate::nginx::Connection;
 use crate::policy::{LimitedBy, Time};
 use crate::pool::SlotIndex;
 
@@ -40,6 +41,12 @@ impl Parked {
         Parked { connection, upstream, deadline, since: now as u32, limited_by }
     }
 
+    /// The connection.
+    pub fn as_connection(&self) -> Connection {
+        // SAFETY: a parked connection is one to an upstream, and open.
+        unsafe { Connection::new(self.connection) }
+    }
+
     /// The time for which it has been idle, in milliseconds.
     pub fn idle(&self, now: Time) -> u32 {
         (now as u32).wrapping_sub(self.since)
@@ -68,14 +75,22 @@ impl Table {
     }
 
     /// Puts a connection into a slot; the answer is its place in memory. The pool numbers
-    /// slots in the order in which it uses them for the first time.
+    /// slots in the order in which it uses them for the first time; of a shared one, this worker may
+    /// see some later than others.
     pub fn set(&mut self, slot: SlotIndex, parked: Parked) -> *mut c_void {
         let index = slot.get() as usize;
         match self.0.get_mut(index) {
             Some(place) => *place = parked,
-            None => self.0.push(parked),
+            None => self.grow(index, parked),
         }
         self.0.as_mut_ptr().wrapping_add(index).cast()
+    }
+
+    /// Makes the table so long that it has this index, within the memory that is reserved.
+    fn grow(&mut self, index: usize, parked: Parked) {
+        while self.0.len() <= index && self.0.len() < self.0.capacity() {
+            self.0.push(parked);
+        }
     }
 
     /// The slot of a place in memory.

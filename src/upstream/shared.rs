@@ -1,0 +1,482 @@
+//! The cache of an upstream whose workers share their connections, as one worker sees it.
+//!
+//! The connections lie in shared memory, see [`crate::shared`]. Beside them, a worker knows which
+//! ones it holds itself; the connection of each is in the table, under its slot.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use ngx::core::{Pool as Memory, SlabPool};
+use rustix::io::Errno;
+
+use super::own::Own;
+use super::parked::{Parked, Table};
+use super::{Keep, Removed, Taken};
+use crate::counters::{Closed, Pid, Refused, WorkerCounters};
+use crate::handover::{self, Failure, Letter};
+use crate::policy::Time;
+use crate::pool::{Identity, Lookup, SlotIndex, TryReserveError};
+use crate::shared::{Calls, Connections, Entry, Holder, Idle, SharedPut, Ticket, WorkerNumber};
+use crate::zone::{self, SharedZone};
+
+/// The connections in shared memory, and those that this worker holds.
+pub struct SharedCache {
+    zone: SharedZone,
+    number: WorkerNumber,
+    own: Own<Memory>,
+    /// Slots that this worker has yet to look at.
+    calls: Option<Calls>,
+    /// Whether there are more.
+    called: bool,
+    /// Why another worker's connection could not be used.
+    refused: Option<Errno>,
+}
+
+/// A connection that this worker holds, by a descriptor only.
+pub struct Moved {
+    /// The holding.
+    pub ticket: Ticket,
+    /// The descriptor.
+    pub fd: OwnedFd,
+    /// What is known about the connection.
+    pub idle: Idle,
+}
+
+/// A connection that this worker has not asked to be its own yet.
+enum Fetched {
+    Fd(OwnedFd),
+    Ended(Closed),
+    Refused(Errno),
+    /// It cannot be moved, now or at all.
+    Fixed,
+}
+
+type All = Connections<SlabPool>;
+
+/// The table of connections, and the counters, of this worker.
+pub type Local<'a> = (&'a mut Table, &'a WorkerCounters);
+
+impl SharedCache {
+    /// The cache of a worker that begins, for as many slots as there are.
+    ///
+    /// # Errors
+    ///
+    /// There is not enough memory.
+    pub fn new_in(zone: SharedZone, slots: u32, memory: Memory) -> Result<Self, TryReserveError> {
+        let (number, process) = zone::this_worker();
+        zone.run(|all| all.begin(number, process));
+        let own = Own::new_in(slots, memory)?;
+        Ok(SharedCache { zone, number, own, calls: None, called: false, refused: None })
+    }
+
+    fn me(&self) -> Holder {
+        Holder::Worker(self.number)
+    }
+
+    /// Takes a connection of an identity: an own one if there is one, otherwise that of another
+    /// worker.
+    #[inline(never)]
+    pub fn take(
+        &mut self,
+        identity: &Identity<'_>,
+        lookup: &mut Lookup,
+        (table, counters): Local<'_>,
+        (now, end): (Time, impl FnOnce(&Parked) -> Option<Closed>),
+    ) -> Option<Taken> {
+        let me = self.me();
+        let SharedCache { zone, number, own, called, refused, .. } = self;
+        zone.run(|all| {
+            *called = all.is_called(*number);
+            let slot = all.find(identity, lookup)?;
+            let peer = all.pool().peer_of(slot)?;
+            if let Some(ticket) = own_of(own, peer, (all, me), counters) {
+                return take_own(own, ticket, (all, me), (table, counters), end);
+            }
+            loop {
+                let slot = all.find(identity, lookup)?;
+                let entry = *all.get(slot)?;
+                match fetch(all, &entry, now) {
+                    Fetched::Fd(fd) => {
+                        let ticket = all.pass(slot, me, fd.as_raw_fd());
+                        return Some(Taken::Moved(Moved { ticket, fd, idle: entry.idle }));
+                    }
+                    Fetched::Ended(why) => {
+                        all.remove(slot, me);
+                        counters.closed(why);
+                    }
+                    Fetched::Refused(error) => {
+                        counters.refused_handover();
+                        *refused = Some(error);
+                        return None;
+                    }
+                    Fetched::Fixed => return None,
+                }
+            }
+        })?
+    }
+
+    /// Keeps a connection under an identity, if no limit forbids it.
+    #[inline(never)]
+    pub fn keep(
+        &mut self,
+        (identity, lookup): (&Identity<'_>, &mut Lookup),
+        slice_limit: u32,
+        (fd, idle, parked): (i32, Idle, Parked),
+        (table, counters): Local<'_>,
+    ) -> Keep {
+        let me = self.me();
+        let SharedCache { zone, number, own, called, refused, .. } = self;
+        let kept = zone.run(|all| {
+            loop {
+                *called = all.is_called(*number);
+                let slot = match all.put(|| *identity, lookup, slice_limit, (me, fd, idle)) {
+                    SharedPut::Kept(ticket) => {
+                        counters.saved();
+                        let stale = own.remove(ticket.slot);
+                        let stale =
+                            stale.and_then(|stale| table.get(stale.slot)).map(Removed::stale);
+                        own.insert(ticket, all.pool().peer_of(ticket.slot).unwrap_or_default());
+                        return Keep::Kept(table.set(ticket.slot, parked), stale);
+                    }
+                    SharedPut::NotKept(why) => return Keep::Refused(why.into()),
+                    SharedPut::Close(slot, why) => (slot, Closed::from(why)),
+                };
+                let (slot, why) = slot;
+                if own.ticket(slot).is_some_and(|ticket| all.held(ticket, me).is_some()) {
+                    own.remove(slot);
+                    all.remove(slot, me);
+                    counters.closed(why);
+                    return match table.get(slot) {
+                        Some(parked) => Keep::Close(Removed::shared(parked)),
+                        None => Keep::Refused(Refused::Workers),
+                    };
+                }
+                match cut(all, slot) {
+                    Ok(()) => {
+                        all.remove(slot, me);
+                        counters.closed(why);
+                    }
+                    Err(error) => {
+                        all.want(slot);
+                        counters.refused_handover();
+                        *refused = Some(error);
+                        return Keep::Refused(Refused::Workers);
+                    }
+                }
+            }
+        });
+        kept.unwrap_or(Keep::Refused(Refused::Workers))
+    }
+
+    /// Whether this worker still holds the connection of its slot.
+    pub fn holds(&self, slot: SlotIndex) -> bool {
+        let Some(ticket) = self.own.ticket(slot) else { return false };
+        self.zone.run(|all| all.held(ticket, self.me()).is_some()).unwrap_or(false)
+    }
+
+    /// Removes an own connection, to be closed.
+    pub fn remove(
+        &mut self,
+        slot: SlotIndex,
+        why: Closed,
+        (table, counters): Local<'_>,
+    ) -> Option<Removed> {
+        let (ticket, me) = (self.own.remove(slot)?, self.me());
+        let is_held = self.zone.run(|all| {
+            let is_held = all.held(ticket, me).is_some();
+            if is_held {
+                all.remove(slot, me);
+                counters.closed(why);
+            }
+            is_held
+        });
+        let removed = if is_held == Some(true) { Removed::shared } else { Removed::stale };
+        table.get(slot).map(removed)
+    }
+
+    /// Removes any own connection, to be closed.
+    pub fn pop(&mut self, why: Closed, local: Local<'_>) -> Option<Removed> {
+        let ticket = self.own.next(0)?;
+        self.remove(ticket.slot, why, local)
+    }
+
+    /// Sends an own connection to a worker that does not end, or removes it if there is none. In
+    /// either case this worker has it no more.
+    pub fn hand_over(&mut self, slot: SlotIndex, (table, counters): Local<'_>) -> Option<Removed> {
+        let (ticket, me) = (self.own.remove(slot)?, self.me());
+        let parked = table.get(slot)?;
+        let SharedCache { zone, number, .. } = self;
+        let is_held = zone.run(|all| {
+            all.set_ending(*number);
+            let Some(entry) = all.held(ticket, me).copied() else { return false };
+            if !entry.idle.movable || !all.has_receiver(handover::lives) {
+                all.remove(slot, me);
+                counters.closed(Closed::Shutdown);
+                return true;
+            }
+            let ticket = all.pass(slot, Holder::InFlight, -1);
+            let letter = Letter { zone: zone.number(), ticket };
+            if handover::send(letter, parked.as_connection().borrow_fd()).is_ok() {
+                return false;
+            }
+            all.remove(slot, me);
+            counters.refused_handover();
+            counters.closed(Closed::Shutdown);
+            true
+        });
+        let removed = if is_held == Some(true) { Removed::shared } else { Removed::stale };
+        Some(removed(parked))
+    }
+
+    /// Whether there is a worker that receives connections.
+    pub fn has_receiver(&self, lives: impl Fn(Pid) -> bool) -> bool {
+        self.read(|all| all.has_receiver(lives)).unwrap_or(false)
+    }
+
+    /// Whether this is the memory that a letter is about.
+    pub fn is_in(&self, zone: u64) -> bool {
+        self.zone.number() == zone
+    }
+
+    /// Becomes the holder of a connection that was sent. Without a descriptor, it is forgotten, as
+    /// it is if `is_server` is false for its address.
+    pub fn receive(
+        &mut self,
+        ticket: Ticket,
+        fd: Option<OwnedFd>,
+        is_server: impl Fn(&[u8]) -> bool,
+        counters: &WorkerCounters,
+    ) -> Option<Moved> {
+        let me = self.me();
+        self.zone.run(|all| {
+            let idle = all.held(ticket, Holder::InFlight)?.idle;
+            let is_known = all.pool().address(ticket.slot).is_some_and(is_server);
+            let Some(fd) = fd.filter(|_| is_known) else {
+                all.remove(ticket.slot, me);
+                counters.closed(Closed::Shutdown);
+                return None;
+            };
+            counters.kept_over_reload();
+            let ticket = all.pass(ticket.slot, me, fd.as_raw_fd());
+            Some(Moved { ticket, fd, idle })
+        })?
+    }
+
+    /// Parks a connection that was moved here. `None` if it was taken away meanwhile.
+    pub fn park(
+        &mut self,
+        ticket: Ticket,
+        parked: Parked,
+        table: &mut Table,
+    ) -> Option<(*mut core::ffi::c_void, Option<Removed>)> {
+        let me = self.me();
+        let peer = self.zone.run(|all| {
+            all.held(ticket, me)?;
+            all.pool().peer_of(ticket.slot)
+        })??;
+        let stale = self.own.remove(ticket.slot);
+        let stale = stale.and_then(|stale| table.get(stale.slot)).map(Removed::stale);
+        self.own.insert(ticket, peer);
+        Some((table.set(ticket.slot, parked), stale))
+    }
+
+    /// A request uses a connection that was moved here; `false` if it was taken away meanwhile.
+    pub fn use_moved(&self, ticket: Ticket, counters: &WorkerCounters) -> bool {
+        let used = self.zone.run(|all| {
+            if all.held(ticket, self.me()).is_none() {
+                counters.lost_race();
+                return false;
+            }
+            all.take(ticket.slot);
+            counters.hit();
+            counters.borrowed();
+            true
+        });
+        used.unwrap_or(false)
+    }
+
+    /// Forgets a connection that was moved here and is closed.
+    pub fn forget_moved(&self, ticket: Ticket, counters: &WorkerCounters) {
+        self.zone.run(|all| {
+            if all.held(ticket, self.me()).is_some() {
+                all.remove(ticket.slot, self.me());
+                counters.closed(Closed::WorkerConnections);
+            }
+        });
+    }
+
+    /// Whether another worker has taken an own connection away, or wants it closed.
+    pub fn is_called(&self) -> bool {
+        self.called
+    }
+
+    /// Removes a connection that another worker has taken away, or wants closed.
+    pub fn next_called(&mut self, local: Local<'_>) -> Option<Removed> {
+        self.called = false;
+        loop {
+            if self.calls.is_none() {
+                self.calls = self.zone.run(|all| all.calls(self.number))?;
+            }
+            let slot = self.next_call()?;
+            let Some(ticket) = self.own.ticket(slot) else { continue };
+            let stays = self.zone.run(|all| {
+                let held = all.held(ticket, self.me()).is_some();
+                held && !all.is_wanted(slot)
+            });
+            if stays == Some(false) {
+                return self.remove(slot, Closed::Connections, local);
+            }
+        }
+    }
+
+    /// The next slot to look at.
+    fn next_call(&mut self) -> Option<SlotIndex> {
+        match &mut self.calls {
+            Some(Calls::Slots(slots, count)) if *count != 0 => {
+                *count = count.saturating_sub(1);
+                slots.get(*count).copied().map(SlotIndex::new)
+            }
+            Some(Calls::AllFrom(from)) => {
+                let Some(ticket) = self.own.next(*from) else {
+                    self.calls = None;
+                    return None;
+                };
+                *from = ticket.slot.get().saturating_add(1);
+                Some(ticket.slot)
+            }
+            _ => {
+                self.calls = None;
+                None
+            }
+        }
+    }
+
+    /// Why another worker's connection could not be used, since the last time.
+    pub fn refusal(&mut self) -> Option<Errno> {
+        self.refused.take()
+    }
+
+    /// Looks for workers that have died, unless that was done a moment ago.
+    pub fn search(&mut self, now: Time) {
+        self.zone.run(|all| {
+            all.search(now, handover::lives);
+            self.called = all.is_called(self.number);
+        });
+    }
+
+    /// Sets the limits, and closes what is too many for them.
+    pub fn set_limits(
+        &mut self,
+        configuration: u64,
+        (connections, slices, slice_limit): (u32, Option<u32>, u32),
+        counters: &WorkerCounters,
+    ) {
+        let me = self.me();
+        self.zone.run(|all| {
+            all.set_limits(configuration, connections, slices);
+            while let Some((slot, why)) = all.excess(configuration, slice_limit) {
+                if cut(all, slot).is_err() {
+                    all.want(slot);
+                    counters.refused_handover();
+                    return;
+                }
+                all.remove(slot, me);
+                counters.closed(why.into());
+            }
+        });
+    }
+
+    /// This worker is about to end.
+    pub fn end(&self) {
+        self.zone.run(|all| all.forget(self.number));
+    }
+
+    /// Reads from the connections of all workers.
+    pub fn read<R>(&self, operation: impl FnOnce(&All) -> R) -> Option<R> {
+        self.zone.run(|all| operation(all))
+    }
+}
+
+/// The own connection of a peer that was saved last.
+fn own_of(
+    own: &mut Own<Memory>,
+    peer: u32,
+    (all, me): (&All, Holder),
+    counters: &WorkerCounters,
+) -> Option<Ticket> {
+    while let Some(ticket) = own.first(peer) {
+        if all.held(ticket, me).is_some() {
+            return Some(ticket);
+        }
+        own.unlink(ticket.slot);
+        counters.lost_race();
+    }
+    None
+}
+
+/// Takes an own connection, or removes it if it has ended.
+fn take_own(
+    own: &mut Own<Memory>,
+    Ticket { slot, .. }: Ticket,
+    (all, me): (&mut All, Holder),
+    (table, counters): Local<'_>,
+    end: impl FnOnce(&Parked) -> Option<Closed>,
+) -> Option<Taken> {
+    let parked = table.get(slot)?;
+    own.remove(slot);
+    Some(match end(parked) {
+        Some(why) => {
+            all.remove(slot, me);
+            counters.closed(why);
+            Taken::Ended(Removed::shared(parked))
+        }
+        None => {
+            all.take(slot);
+            counters.hit();
+            Taken::Hit(Removed::shared(parked))
+        }
+    })
+}
+
+/// Fetches another worker's connection, if it can be used.
+fn fetch(all: &All, entry: &Entry, now: Time) -> Fetched {
+    let Holder::Worker(number) = entry.holder else { return Fetched::Fixed };
+    if !entry.idle.movable {
+        return Fetched::Fixed;
+    }
+    let fd = match handover::fetch(all.process(number).unwrap_or(0), entry.fd) {
+        Ok(fd) => fd,
+        Err(Failure::Gone) => return Fetched::Ended(Closed::Shutdown),
+        Err(Failure::Refused(error)) => return Fetched::Refused(error),
+    };
+    let end = if entry.idle.deadline <= now {
+        Some(entry.idle.limited_by.into())
+    } else {
+        // Its holder may be busy, and not have seen the end.
+        (!handover::is_quiet(fd.as_fd())).then_some(Closed::Peer)
+    };
+    match end {
+        Some(why) => {
+            handover::shut_down(fd.as_fd());
+            Fetched::Ended(why)
+        }
+        None => Fetched::Fd(fd),
+    }
+}
+
+/// Ends another worker's connection at once, whatever that worker does now.
+///
+/// # Errors
+///
+/// Why that cannot be done.
+fn cut(all: &All, slot: SlotIndex) -> Result<(), Errno> {
+    // One that is on its way is closed by its receiver.
+    let Some(Entry { holder: Holder::Worker(number), fd, .. }) = all.get(slot) else {
+        return Ok(());
+    };
+    match handover::fetch(all.process(*number).unwrap_or(0), *fd) {
+        Ok(fd) => handover::shut_down(fd.as_fd()),
+        Err(Failure::Gone) => {}
+        Err(Failure::Refused(error)) => return Err(error),
+    }
+    Ok(())
+}
