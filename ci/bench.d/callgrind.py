@@ -77,17 +77,22 @@ class Client:
 class Nginx:
     """nginx, in a folder of its own under BENCH_DIR, as long as the context lasts."""
 
-    def __init__(self, upstream, wrapper=(), module=None, unused=0, uri="", locations=""):
+    def __init__(self, upstream, wrapper=(), module=None, unused=0, uri="", server="", workers=None):
         self.directory = tempfile.mkdtemp(dir=os.environ["BENCH_DIR"])
         self.wrapper = wrapper
         self.port = free_port()
         load = f"load_module {module};" if module else ""
         others = "".join(f"upstream unused{i} {{ server 127.0.0.1; }}\n" for i in range(unused))
+        processes, listen = "master_process off;", ""
+        if workers:
+            # Each with a queue of its own, into which the kernel puts connections by chance:
+            # otherwise few workers take most of them.
+            processes, listen = f"user nobody nogroup; worker_processes {workers};", "reuseport"
         with open(f"{self.directory}/nginx.conf", "w") as file:
             file.write(
                 f"""{load}
 daemon off;
-master_process off;
+{processes}
 pid {self.directory}/nginx.pid;
 error_log {self.directory}/error.log;
 events {{ worker_connections 19000; }}
@@ -102,9 +107,9 @@ http {{
         keepalive_requests 100000000;
     }}
     server {{
-        listen 127.0.0.1:{self.port};
+        listen 127.0.0.1:{self.port} {listen};
         location / {{ proxy_pass http://u{uri}; }}
-        {locations}
+        {server}
     }}
 }}
 """
@@ -128,7 +133,9 @@ http {{
         status = self.process.wait(120)
         with open(f"{self.directory}/error.log") as log:
             bad = [line for line in log if re.search(r"\[(alert|crit|emerg)\]", line)]
-        if kind is None and (status != 0 or bad):
+        if kind is not None:
+            say("".join(bad) or f"nginx ended with {status}")
+        elif status != 0 or bad:
             raise RuntimeError(f"nginx ended with {status}: {bad}")
 
 

@@ -54,7 +54,7 @@ def apache():
 def fast_backend():
     rates = {name: [] for name, *_ in VARIANTS}
     module = os.environ["BENCH_MODULE"]
-    with Nginx("server 127.0.0.1;", locations='location = /fast { return 200 "ok"; }') as backend:
+    with Nginx("server 127.0.0.1;", server='location = /fast { return 200 "ok"; }') as backend:
         server = f"server 127.0.0.1:{backend.port};"
         for run in range(RUNS):
             say(f"throughput over a fast backend, {run + 1} of {RUNS}")
