@@ -9,6 +9,7 @@ import idle
 import instructions
 import memory
 import throughput
+import workers
 
 TABLES = {
     "instructions": instructions.table,
@@ -16,6 +17,7 @@ TABLES = {
     "churn": churn.table,
     "memory": memory.table,
     "throughput": throughput.table,
+    "workers": workers.table,
     "check": check.table,
     "charts": charts.draw,
 }
