@@ -65,14 +65,22 @@ add_build() {
 # ci/circles and ci/unsafe.
 add_sources() { need python3 python3; }
 
+# Apache with mpm-itk, for several of these.
+add_apache() {
+    # Not apache2: that package brings the service and its configuration.
+    need_file apache2-bin /usr/lib/apache2/modules/mod_mpm_prefork.so
+    # Which mpm-itk is linked with.
+    need_file libcap2 '/usr/lib/*/libcap.so.2' '/lib/*/libcap.so.2'
+    need_tool mpm_itk has_mpm_itk
+}
+
 # The scripts of t/, besides nginx. Run one by one, those that miss something skip.
 add_scripts() {
     add_build
+    add_apache
     need prove perl
     need openssl openssl
     need memcached memcached
-    # Not apache2: that package brings the service and its configuration.
-    need_file apache2-bin /usr/lib/apache2/modules/mod_mpm_prefork.so
     need_file php-fpm '/usr/sbin/php-fpm*'
     need chromium-headless-shell chromium-headless-shell
     need_file fonts-dejavu-core /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
@@ -98,12 +106,9 @@ add_matrix() {
 
 add_demo() {
     add_build
+    add_apache
     need curl curl
     need wrk wrk
-    need_file apache2-bin /usr/lib/apache2/modules/mod_mpm_prefork.so
-    # Which mpm-itk is linked with.
-    need_file libcap2 '/usr/lib/*/libcap.so.2' '/lib/*/libcap.so.2'
-    need_tool mpm_itk has_mpm_itk
 }
 
 add_bench() {
