@@ -53,6 +53,7 @@ pub fn fetch(process: Pid, fd: RawFd) -> Result<OwnedFd, Failure> {
     let known = match processes.iter().position(|&(known, _)| known == process) {
         Some(known) => known,
         None => {
+            processes.try_reserve(1).map_err(|_| Failure::Refused(Errno::NOMEM))?;
             processes.push((process, open(process)?));
             processes.len().saturating_sub(1)
         }

@@ -5,6 +5,7 @@
 use core::hash::Hasher as _;
 use std::collections::HashSet;
 
+use foldhash::fast::FixedState;
 use ngx::http::{Merge, MergeConfigError};
 use siphasher::sip::SipHasher13;
 
@@ -30,12 +31,14 @@ impl Merge for LocationConf {
 
 /// The numbers that the locations of a configuration have.
 #[derive(Debug, Default)]
-pub struct Numbers(HashSet<u64>);
+pub struct Numbers(HashSet<u64, FixedState>);
 
 impl Numbers {
     /// The number of a location inside of another one, by the names of its server and its own. Of
-    /// locations with the same names, each has a number of its own, by their order.
-    pub fn number(&mut self, outer: u64, server: &[u8], location: &[u8]) -> u64 {
+    /// locations with the same names, each has a number of its own, by their order. `None` if there
+    /// is no memory.
+    pub fn number(&mut self, outer: u64, server: &[u8], location: &[u8]) -> Option<u64> {
+        self.0.try_reserve(1).ok()?;
         let mut number = 0;
         while number == 0 || !self.0.insert(number) {
             let mut hasher = SipHasher13::new_with_keys(outer, number);
@@ -44,7 +47,7 @@ impl Numbers {
             hasher.write(location);
             number = hasher.finish();
         }
-        number
+        Some(number)
     }
 }
 
@@ -58,10 +61,12 @@ mod tests {
         for server in ["", "a", "a.b"] {
             // Twice, as of two `server` blocks of the same name.
             for _ in 0..2 {
-                let outer = numbers.number(0, server.as_bytes(), b"");
+                let outer = numbers.number(0, server.as_bytes(), b"").unwrap();
                 given.push(outer);
                 for location in ["/", "/a", "/", ".b/"] {
-                    given.push(numbers.number(outer, server.as_bytes(), location.as_bytes()));
+                    given.push(
+                        numbers.number(outer, server.as_bytes(), location.as_bytes()).unwrap(),
+                    );
                 }
             }
         }
@@ -85,7 +90,7 @@ mod tests {
         let mut numbers = Numbers::default();
         let before = numbers.number(7, b"a", b"/b");
         let mut numbers = Numbers::default();
-        numbers.number(7, b"a", b"/a");
+        numbers.number(7, b"a", b"/a").unwrap();
         assert_eq!(numbers.number(7, b"a", b"/b"), before);
     }
 }

@@ -6,14 +6,12 @@ use core::mem::{self, offset_of};
 use core::ptr;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-#[cfg(not(ngx_feature = "http_ssl"))]
-use nginx_sys::NGX_LOG_EMERG;
 use nginx_sys::{
     NGX_CONF_1MORE, NGX_CONF_NOARGS, NGX_CONF_TAKE1, NGX_CONF_TAKE12, NGX_HTTP_LOC_CONF,
     NGX_HTTP_LOC_CONF_OFFSET, NGX_HTTP_MODULE, NGX_HTTP_SRV_CONF_OFFSET, NGX_HTTP_UPS_CONF,
-    NGX_PROCESS_HELPER, ngx_command_t, ngx_conf_t, ngx_cycle_t, ngx_http_core_loc_conf_t,
-    ngx_http_core_srv_conf_t, ngx_http_module_t, ngx_int_t, ngx_module_t, ngx_pid, ngx_process,
-    ngx_str_t, ngx_uint_t,
+    NGX_LOG_EMERG, NGX_PROCESS_HELPER, ngx_command_t, ngx_conf_t, ngx_cycle_t,
+    ngx_http_core_loc_conf_t, ngx_http_core_srv_conf_t, ngx_http_module_t, ngx_int_t, ngx_module_t,
+    ngx_pid, ngx_process, ngx_str_t, ngx_uint_t,
 };
 use ngx::core::{NGX_CONF_ERROR, NGX_CONF_OK, Pool as Memory};
 use ngx::http::{
@@ -22,7 +20,7 @@ use ngx::http::{
 };
 #[cfg(not(ngx_feature = "http_ssl"))]
 use ngx::ngx_conf_log_error;
-use ngx::ngx_string;
+use ngx::{ngx_log_error, ngx_string};
 
 use crate::conf::MainConf;
 use crate::counters::Pid;
@@ -85,7 +83,13 @@ impl HttpModule for Module {
             let names = (server.as_ref().server_name, location.as_ref().name);
             let numbers = &mut (*main.as_ptr()).locations;
             let (server, location) = (names.0.as_bytes(), names.1.as_bytes());
-            (*inner).number = numbers.number((*outer).number, server, location);
+            match numbers.number((*outer).number, server, location) {
+                Some(number) => (*inner).number = number,
+                None => {
+                    ngx_log_error!(NGX_LOG_EMERG, (*cf).log, "could not allocate memory");
+                    return NGX_CONF_ERROR;
+                }
+            }
         }
         NGX_CONF_OK
     }
