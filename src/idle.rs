@@ -23,8 +23,8 @@ pub fn park(c: Connection, data: *mut c_void, limit: IdleLimit) {
     }
     c.set_idle(true);
     c.set_cycle_log();
-    if c.is_ready() {
-        close_if_needed(c, data);
+    if c.is_ready() && has_ended(c) {
+        close_parked(c, data);
     }
 }
 
@@ -102,9 +102,8 @@ pub fn park_moved(upstream: &Upstream, moved: Moved) {
     let Moved { ticket, idle, .. } = moved;
     let Some(c) = adopt(upstream, moved, nginx::cycle_log()) else { return };
     match upstream.park_moved(ticket, c, &idle) {
-        Some((data, stale)) => {
-            stale.into_iter().for_each(close);
-            park(c, data, IdleLimit::until(idle.deadline, nginx::now(), idle.limited_by));
+        Some(data) => {
+            park(c, data, idle.limit(nginx::now()));
         }
         None => discard(c),
     }
@@ -151,17 +150,25 @@ unsafe extern "C" fn close_handler(ev: *mut ngx_event_t) {
     let Some(c) = NonNull::new(c).map(view) else { return };
     log_debug_http!(c.log(), "keepalive close handler");
     // SAFETY: the connection is open.
-    close_if_needed(c, unsafe { (*c.as_ptr()).data });
-}
-
-/// Closes a parked connection, unless its event was stale.
-fn close_if_needed(c: Connection, data: *mut c_void) {
+    let data = unsafe { (*c.as_ptr()).data };
     // SAFETY: the connection is parked, and `data` is what it was parked with.
     let (upstream, slot) = unsafe { upstream::find_parked(data) };
     // Of one that another worker has taken away, nothing matters here any more.
-    if upstream.holds(slot) && !c.must_close() && !c.is_timed_out() && still_quiet(c) {
-        return;
+    if !upstream.holds(slot) || has_ended(c) {
+        close_parked(c, data);
     }
+}
+
+/// Whether a parked connection must be closed, and its event is not stale.
+#[inline(always)]
+fn has_ended(c: Connection) -> bool {
+    c.must_close() || c.is_timed_out() || !still_quiet(c)
+}
+
+/// Closes a parked connection, or hands it over.
+fn close_parked(c: Connection, data: *mut c_void) {
+    // SAFETY: the connection is parked, and `data` is what it was parked with.
+    let (upstream, slot) = unsafe { upstream::find_parked(data) };
     let removed = match reason(c, upstream, slot) {
         Closed::Shutdown => upstream.hand_over(slot),
         why => upstream.remove(slot, why),

@@ -21,7 +21,7 @@ use allocator_api2::alloc::Allocator;
 use allocator_api2::vec::Vec;
 
 use crate::counters::Pid;
-use crate::policy::{LimitedBy, Time};
+use crate::policy::{IdleLimit, LimitedBy, Time};
 use crate::pool::{
     Evicted, Identity, Limits, Lookup, NotKept, Pool, Put, Seed, SlotIndex, TryReserveError,
 };
@@ -65,6 +65,13 @@ pub struct Idle {
     pub limited_by: LimitedBy,
     /// Whether another process can use it: nothing else about it is in the memory of its holder.
     pub movable: bool,
+}
+
+impl Idle {
+    /// How long it may be idle, from now on.
+    pub fn limit(&self, now: Time) -> IdleLimit {
+        IdleLimit::until(self.deadline, now, self.limited_by)
+    }
 }
 
 /// An idle connection.
@@ -169,6 +176,7 @@ impl<A: Allocator + Clone> Shared<A> {
 
 impl<A: Allocator> Shared<A> {
     /// Runs one operation. The caller has locked the memory.
+    #[inline(always)]
     pub fn run<R>(&mut self, operation: impl FnOnce(&mut Connections<A>) -> R) -> R {
         if self.busy {
             self.connections.forget_all();
@@ -219,11 +227,13 @@ impl<A: Allocator> Connections<A> {
     }
 
     /// The connection of a slot.
+    #[inline(always)]
     pub fn get(&self, slot: SlotIndex) -> Option<&Entry> {
         self.entries.get(slot.get() as usize).filter(|entry| entry.generation != 0)
     }
 
     /// The connection of a ticket, while this holder has it.
+    #[inline(always)]
     pub fn held(&self, ticket: Ticket, holder: Holder) -> Option<&Entry> {
         let is_held =
             |entry: &&Entry| entry.generation == ticket.generation && entry.holder == holder;
@@ -231,16 +241,17 @@ impl<A: Allocator> Connections<A> {
     }
 
     /// Keeps a connection under an identity, if no limit forbids it: see [`Pool::put`].
+    #[inline(always)]
     pub fn put<'a>(
         &mut self,
         identity: impl FnOnce() -> Identity<'a>,
         lookup: &mut Lookup,
         slice_limit: u32,
-        (holder, fd, idle): (Holder, i32, Idle),
+        (holder, fd, idle): (Holder, i32, &Idle),
     ) -> SharedPut {
         match self.pool.put(identity, lookup, slice_limit) {
             Put::Kept(slot) => {
-                let entry = Entry { generation: 0, holder, fd, wanted: false, idle };
+                let entry = Entry { generation: 0, holder, fd, wanted: false, idle: *idle };
                 match self.entries.get_mut(slot.get() as usize) {
                     Some(place) => *place = entry,
                     // The pool numbers slots in the order in which it uses them first.
@@ -265,6 +276,7 @@ impl<A: Allocator> Connections<A> {
     }
 
     /// A request uses a connection, of which the holder knows.
+    #[inline(always)]
     pub fn take(&mut self, slot: SlotIndex) {
         self.pool.take(slot);
         self.empty(slot);
@@ -395,6 +407,7 @@ impl<A: Allocator> Connections<A> {
     }
 
     /// Gives the holding of a slot a new number.
+    #[inline(always)]
     fn renew(&mut self, slot: SlotIndex) -> Ticket {
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
@@ -404,6 +417,7 @@ impl<A: Allocator> Connections<A> {
         Ticket { slot, generation }
     }
 
+    #[inline(always)]
     fn empty(&mut self, slot: SlotIndex) {
         if let Some(entry) = self.entries.get_mut(slot.get() as usize) {
             entry.generation = 0;

@@ -103,6 +103,7 @@ fn receive(letter: Letter, fd: Option<OwnedFd>) {
     let is_server = |address: &[u8]| nginx::has_server(conf, address);
     if let Some(moved) = upstream.receive(letter.ticket, fd, is_server) {
         idle::park_moved(upstream, moved);
+        idle::close_called(upstream);
     }
 }
 

@@ -30,7 +30,7 @@ use self::shared::SharedCache;
 use crate::conf::{Directives, Settings};
 use crate::counters::{Closed, Pid, Refused, Totals};
 use crate::nginx::{self, Connection};
-use crate::policy::{IdleLimit, LimitedBy, Time};
+use crate::policy::{IdleLimit, Time};
 use crate::pool::{Identity, Length, Lookup, Pool, Put, Seed, SlotIndex, UsedSlice};
 use crate::shared::{Idle, Ticket};
 use crate::zone::{self, CounterZone};
@@ -159,15 +159,15 @@ pub enum Taken {
     Hit(Removed),
     /// A connection that has ended: close it, and ask again.
     Ended(Removed),
-    /// A connection of another worker, which this one holds from now on.
-    Moved(Moved),
+    /// A connection of another worker, which this one holds from now on: it is the answer of
+    /// [`Upstream::moved`].
+    Moved,
 }
 
 /// The answer of [`Upstream::keep`].
 pub enum Keep {
-    /// The connection is kept; with its data, for [`find_parked`], and another one that has left:
-    /// close it.
-    Kept(*mut c_void, Option<Removed>),
+    /// The connection is kept; with its data, for [`find_parked`].
+    Kept(*mut c_void),
     /// This other one has left to make room: close it, and ask again.
     Close(Removed),
     /// The connection is not kept.
@@ -290,20 +290,19 @@ impl Upstream {
         (slice_limit, idle_limit): (u32, IdleLimit),
         now: Time,
     ) -> Keep {
-        let limit = (idle_limit.deadline(now), idle_limit.by());
-        let parked = || Parked::new(NonNull::from(self).cast(), c.as_non_null(), now, limit);
         self.with(|state| {
+            let upstream = NonNull::from(self).cast();
             if let Some((shared, local)) = state.shared() {
-                let idle = Idle::of(c, now, limit);
-                let looked_up = (&identity(), lookup);
-                return shared.keep(looked_up, slice_limit, (c.fd(), idle, parked()), local);
+                let limits = (slice_limit, idle_limit);
+                return shared.keep((upstream, c), (&identity(), lookup), limits, now, local);
             }
             match state.pool.put(identity, lookup, slice_limit) {
                 Put::Kept(slot) => {
                     let counters = state.counters.block();
                     counters.saved();
                     counters.set_slices(state.pool.slices_in_use());
-                    Keep::Kept(state.parked.set(slot, parked()), None)
+                    let parked = Parked::new(upstream, c.as_non_null(), now, idle_limit);
+                    Keep::Kept(state.parked.set(slot, parked))
                 }
                 Put::Close(slot, why) => {
                     state.pool.remove(slot);
@@ -444,16 +443,16 @@ impl Upstream {
         })
     }
 
+    /// The connection that was moved here for a request.
+    pub fn moved(&self) -> Option<Moved> {
+        self.with(|state| state.shared.as_mut()?.moved.take())
+    }
+
     /// Parks a connection that was moved here; the answer is as for [`Keep::Kept`]. `None` if
     /// another worker has taken it away meanwhile.
-    pub fn park_moved(
-        &self,
-        ticket: Ticket,
-        c: Connection,
-        idle: &Idle,
-    ) -> Option<(*mut c_void, Option<Removed>)> {
-        let limit = (idle.deadline, idle.limited_by);
-        let parked = Parked::new(NonNull::from(self).cast(), c.as_non_null(), idle.since, limit);
+    pub fn park_moved(&self, ticket: Ticket, c: Connection, idle: &Idle) -> Option<*mut c_void> {
+        let (upstream, limit) = (NonNull::from(self).cast(), idle.limit(idle.since));
+        let parked = Parked::new(upstream, c.as_non_null(), idle.since, limit);
         self.with(|state| {
             let (shared, (table, _)) = state.shared()?;
             shared.park(ticket, parked, table)
@@ -477,7 +476,7 @@ impl Upstream {
         });
     }
 
-    /// Whether [`Self::next_called`] has an answer.
+    /// Whether [`Self::next_called`] or [`Self::first_refusal`] has an answer.
     #[inline(always)]
     pub fn is_called(&self) -> bool {
         self.with(|state| state.shared.as_ref().is_some_and(SharedCache::is_called))
@@ -509,13 +508,13 @@ impl Upstream {
 
 impl Idle {
     /// A connection that is saved now.
-    fn of(c: Connection, now: Time, (deadline, limited_by): (Time, LimitedBy)) -> Self {
+    fn of(c: Connection, now: Time, limit: IdleLimit) -> Self {
         Idle {
             requests: u32::try_from(c.requests()).unwrap_or(u32::MAX),
             made: now.saturating_sub(c.age(now)),
             since: now,
-            deadline,
-            limited_by,
+            deadline: limit.deadline(now),
+            limited_by: limit.by(),
             movable: c.is_movable(),
         }
     }

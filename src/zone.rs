@@ -207,6 +207,7 @@ impl SharedZone {
     /// Runs one operation, with the memory locked: it calls no function of nginx, and does not come
     /// here again. If the process dies meanwhile, its master unlocks the memory. `None` without
     /// connections.
+    #[inline(always)]
     pub fn run<R>(&self, operation: impl FnOnce(&mut Connections<SlabPool>) -> R) -> Option<R> {
         let _locked = self.memory.lock();
         // SAFETY: the zone lives as long as the worker, and nobody else refers to the connections

@@ -61,9 +61,11 @@ impl Attempt {
         unsafe { (*self.pc.as_ptr()).log }
     }
 
-    /// Logs, once in a worker, that connections of other workers cannot be used.
-    #[inline(always)]
-    pub fn log_refusal(&self) {
+    /// Closes connections that other workers have taken away or want closed, and logs, once in a
+    /// worker, that connections of other workers cannot be used.
+    #[cold]
+    pub fn answer_calls(&self) {
+        idle::close_called(self.upstream());
         if let Some(error) = self.upstream().first_refusal() {
             let name = self.upstream().name();
             ngx_log_error!(

@@ -7,7 +7,7 @@ use nginx_sys::{NGX_AGAIN, NGX_DONE, ngx_connection_t, ngx_int_t};
 
 use super::attempt::Attempt;
 use crate::idle;
-use crate::nginx::{self, log_debug_http};
+use crate::nginx::{self, Connection, log_debug_http};
 use crate::pool::Lookup;
 use crate::trace;
 use crate::upstream::Taken;
@@ -55,21 +55,34 @@ fn take(attempt: Attempt) -> Option<(NonNull<ngx_connection_t>, trace::Attempt)>
                 break Some((connection, trace::Attempt::Hit));
             }
             Some(Taken::Ended(removed)) => idle::close(removed),
-            Some(Taken::Moved(moved)) => {
-                let ticket = moved.ticket;
-                let Some(c) = idle::adopt(upstream, moved, attempt.log()) else { break None };
-                if upstream.use_moved(ticket) {
-                    break Some((c.as_non_null(), trace::Attempt::Borrowed));
-                }
-                idle::discard(c);
-            }
+            Some(Taken::Moved) => match borrow(attempt) {
+                Some(Ok(c)) => break Some((c.as_non_null(), trace::Attempt::Borrowed)),
+                Some(Err(Lost)) => {}
+                None => break None,
+            },
             None => break None,
         }
     };
     data.lookup.set(lookup);
     if upstream.is_called() {
-        idle::close_called(upstream);
+        attempt.answer_calls();
     }
-    attempt.log_refusal();
     found
+}
+
+/// Another worker has closed a connection that was moved here.
+struct Lost;
+
+/// Makes a connection of one that was moved here. `None` if there is no room for it.
+#[cold]
+fn borrow(attempt: Attempt) -> Option<Result<Connection, Lost>> {
+    let upstream = attempt.upstream();
+    let moved = upstream.moved()?;
+    let ticket = moved.ticket;
+    let c = idle::adopt(upstream, moved, attempt.log())?;
+    if upstream.use_moved(ticket) {
+        return Some(Ok(c));
+    }
+    idle::discard(c);
+    Some(Err(Lost))
 }

@@ -52,17 +52,15 @@ fn keep(attempt: Attempt, c: Connection) -> Result<(), Refused> {
     let data = loop {
         let looked_up = (|| attempt.identity(), &mut lookup);
         match upstream.keep(c, looked_up, (slice_limit, idle_limit), now) {
-            Keep::Kept(data, None) => break data,
-            Keep::Kept(data, Some(stale)) => {
-                idle::close(stale);
-                break data;
-            }
+            Keep::Kept(data) => break data,
             Keep::Close(removed) => idle::close(removed),
             Keep::Refused(why) => {
                 if why == Refused::Address {
                     log_address(attempt);
                 }
-                attempt.log_refusal();
+                if upstream.is_called() {
+                    attempt.answer_calls();
+                }
                 return Err(why);
             }
         }
@@ -71,7 +69,7 @@ fn keep(attempt: Attempt, c: Connection) -> Result<(), Refused> {
     attempt.leave_connection();
     idle::park(c, data, idle_limit);
     if upstream.is_called() {
-        idle::close_called(upstream);
+        attempt.answer_calls();
     }
     Ok(())
 }

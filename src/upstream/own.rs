@@ -67,18 +67,24 @@ impl<A: Allocator> Own<A> {
         (generation != 0).then_some(Ticket { slot, generation })
     }
 
-    /// Inserts a connection. A slot has one at a time: remove an earlier one before.
-    pub fn insert(&mut self, ticket: Ticket, peer: u32) {
+    /// Inserts a connection; whether there was another one in its slot, which is removed.
+    #[inline(always)]
+    pub fn insert(&mut self, ticket: Ticket, peer: u32) -> bool {
+        let had = self.ticket(ticket.slot).is_some();
+        if had {
+            self.unlink(ticket.slot);
+        }
         let index = ticket.slot.get() as usize;
         grow(&mut self.nodes, index, || EMPTY);
         grow(&mut self.peers, peer as usize, List::new);
         let (Some(node), Some(list)) =
             (self.nodes.get_mut(index), self.peers.get_mut(peer as usize))
         else {
-            return;
+            return had;
         };
         *node = Node { generation: ticket.generation, peer, links: Links::NONE };
         list.push_front(&mut self.nodes, ticket.slot.get());
+        had
     }
 
     /// Removes the connection of a slot, if there is one.

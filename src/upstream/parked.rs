@@ -9,7 +9,7 @@ use nginx_sys::ngx_connection_t;
 use ngx::core::Pool;
 
 use crate::nginx::Connection;
-use crate::policy::{LimitedBy, Time};
+use crate::policy::{IdleLimit, LimitedBy, Time};
 use crate::pool::SlotIndex;
 
 /// A parked connection.
@@ -36,9 +36,15 @@ impl Parked {
         upstream: NonNull<c_void>,
         connection: NonNull<ngx_connection_t>,
         now: Time,
-        (deadline, limited_by): (Time, LimitedBy),
+        limit: IdleLimit,
     ) -> Self {
-        Parked { connection, upstream, deadline, since: now as u32, limited_by }
+        Parked {
+            connection,
+            upstream,
+            deadline: limit.deadline(now),
+            since: now as u32,
+            limited_by: limit.by(),
+        }
     }
 
     /// The connection.

@@ -3,6 +3,8 @@
 //! The connections lie in shared memory, see [`crate::shared`]. Beside them, a worker knows which
 //! ones it holds itself; the connection of each is in the table, under its slot.
 
+use core::ffi::c_void;
+use core::ptr::NonNull;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use ngx::core::{Pool as Memory, SlabPool};
@@ -13,7 +15,8 @@ use super::parked::{Parked, Table};
 use super::{Keep, Removed, Taken};
 use crate::counters::{Closed, Pid, Refused, WorkerCounters};
 use crate::handover::{self, Failure, Letter};
-use crate::policy::Time;
+use crate::nginx::Connection;
+use crate::policy::{IdleLimit, Time};
 use crate::pool::{Identity, Lookup, SlotIndex, TryReserveError};
 use crate::shared::{Calls, Connections, Entry, Holder, Idle, SharedPut, Ticket, WorkerNumber};
 use crate::zone::{self, SharedZone};
@@ -29,6 +32,10 @@ pub struct SharedCache {
     called: bool,
     /// Why another worker's connection could not be used.
     refused: Option<Errno>,
+    /// A connection that was moved here for a request.
+    pub moved: Option<Moved>,
+    /// A connection that another worker has taken away, and whose slot is used again.
+    stale: Option<Removed>,
 }
 
 /// A connection that this worker holds, by a descriptor only.
@@ -65,7 +72,16 @@ impl SharedCache {
         let (number, process) = zone::this_worker();
         zone.run(|all| all.begin(number, process));
         let own = Own::new_in(slots, memory)?;
-        Ok(SharedCache { zone, number, own, calls: None, called: false, refused: None })
+        Ok(SharedCache {
+            zone,
+            number,
+            own,
+            calls: None,
+            called: false,
+            refused: None,
+            moved: None,
+            stale: None,
+        })
     }
 
     fn me(&self) -> Holder {
@@ -74,6 +90,7 @@ impl SharedCache {
 
     /// Takes a connection of an identity: an own one if there is one, otherwise that of another
     /// worker.
+    #[cold]
     #[inline(never)]
     pub fn take(
         &mut self,
@@ -83,7 +100,7 @@ impl SharedCache {
         (now, end): (Time, impl FnOnce(&Parked) -> Option<Closed>),
     ) -> Option<Taken> {
         let me = self.me();
-        let SharedCache { zone, number, own, called, refused, .. } = self;
+        let SharedCache { zone, number, own, called, refused, moved, .. } = self;
         zone.run(|all| {
             *called = all.is_called(*number);
             let slot = all.find(identity, lookup)?;
@@ -97,7 +114,8 @@ impl SharedCache {
                 match fetch(all, &entry, now) {
                     Fetched::Fd(fd) => {
                         let ticket = all.pass(slot, me, fd.as_raw_fd());
-                        return Some(Taken::Moved(Moved { ticket, fd, idle: entry.idle }));
+                        *moved = Some(Moved { ticket, fd, idle: entry.idle });
+                        return Some(Taken::Moved);
                     }
                     Fetched::Ended(why) => {
                         all.remove(slot, me);
@@ -115,27 +133,31 @@ impl SharedCache {
     }
 
     /// Keeps a connection under an identity, if no limit forbids it.
+    #[cold]
     #[inline(never)]
     pub fn keep(
         &mut self,
+        (upstream, c): (NonNull<c_void>, Connection),
         (identity, lookup): (&Identity<'_>, &mut Lookup),
-        slice_limit: u32,
-        (fd, idle, parked): (i32, Idle, Parked),
+        (slice_limit, idle_limit): (u32, IdleLimit),
+        now: Time,
         (table, counters): Local<'_>,
     ) -> Keep {
         let me = self.me();
-        let SharedCache { zone, number, own, called, refused, .. } = self;
+        let idle = Idle::of(c, now, idle_limit);
+        let SharedCache { zone, number, own, called, refused, stale, .. } = self;
         let kept = zone.run(|all| {
             loop {
                 *called = all.is_called(*number);
-                let slot = match all.put(|| *identity, lookup, slice_limit, (me, fd, idle)) {
+                let slot = match all.put(|| *identity, lookup, slice_limit, (me, c.fd(), &idle)) {
                     SharedPut::Kept(ticket) => {
                         counters.saved();
-                        let stale = own.remove(ticket.slot);
-                        let stale =
-                            stale.and_then(|stale| table.get(stale.slot)).map(Removed::stale);
-                        own.insert(ticket, all.pool().peer_of(ticket.slot).unwrap_or_default());
-                        return Keep::Kept(table.set(ticket.slot, parked), stale);
+                        let peer = all.pool().peer_of(ticket.slot).unwrap_or_default();
+                        if own.insert(ticket, peer) {
+                            *stale = table.get(ticket.slot).map(Removed::stale);
+                        }
+                        let parked = Parked::new(upstream, c.as_non_null(), now, idle_limit);
+                        return Keep::Kept(table.set(ticket.slot, parked));
                     }
                     SharedPut::NotKept(why) => return Keep::Refused(why.into()),
                     SharedPut::Close(slot, why) => (slot, Closed::from(why)),
@@ -267,16 +289,16 @@ impl SharedCache {
         ticket: Ticket,
         parked: Parked,
         table: &mut Table,
-    ) -> Option<(*mut core::ffi::c_void, Option<Removed>)> {
+    ) -> Option<*mut c_void> {
         let me = self.me();
         let peer = self.zone.run(|all| {
             all.held(ticket, me)?;
             all.pool().peer_of(ticket.slot)
         })??;
-        let stale = self.own.remove(ticket.slot);
-        let stale = stale.and_then(|stale| table.get(stale.slot)).map(Removed::stale);
-        self.own.insert(ticket, peer);
-        Some((table.set(ticket.slot, parked), stale))
+        if self.own.insert(ticket, peer) {
+            self.stale = table.get(ticket.slot).map(Removed::stale);
+        }
+        Some(table.set(ticket.slot, parked))
     }
 
     /// A request uses a connection that was moved here; `false` if it was taken away meanwhile.
@@ -304,13 +326,17 @@ impl SharedCache {
         });
     }
 
-    /// Whether another worker has taken an own connection away, or wants it closed.
+    /// Whether another worker has taken an own connection away or wants it closed, or a connection
+    /// of another one could not be used.
     pub fn is_called(&self) -> bool {
-        self.called
+        self.called || self.stale.is_some() || self.refused.is_some()
     }
 
     /// Removes a connection that another worker has taken away, or wants closed.
     pub fn next_called(&mut self, local: Local<'_>) -> Option<Removed> {
+        if self.stale.is_some() {
+            return self.stale.take();
+        }
         self.called = false;
         loop {
             if self.calls.is_none() {
@@ -397,6 +423,7 @@ impl SharedCache {
 }
 
 /// The own connection of a peer that was saved last.
+#[inline(always)]
 fn own_of(
     own: &mut Own<Memory>,
     peer: u32,
@@ -414,6 +441,7 @@ fn own_of(
 }
 
 /// Takes an own connection, or removes it if it has ended.
+#[inline(always)]
 fn take_own(
     own: &mut Own<Memory>,
     Ticket { slot, .. }: Ticket,
