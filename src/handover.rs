@@ -4,8 +4,7 @@
 //! right to trace that process. A worker that ends sends its connections through a socket pair
 //! that the master made, and from which the new workers read.
 
-#![forbid(unsafe_code)]
-
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
@@ -21,6 +20,8 @@ use rustix::process;
 use crate::counters::Pid;
 use crate::pool::SlotIndex;
 use crate::shared::Ticket;
+
+mod probe;
 
 /// Why there is no descriptor.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -43,12 +44,18 @@ impl From<Errno> for Failure {
 /// The processes from which descriptors were fetched.
 static PROCESSES: Mutex<Vec<(Pid, OwnedFd)>> = Mutex::new(Vec::new());
 
+/// Whether this process must not try.
+static FORBIDDEN: AtomicBool = AtomicBool::new(false);
+
 /// Fetches a copy of another process's descriptor.
 ///
 /// # Errors
 ///
 /// Why there is none.
 pub fn fetch(process: Pid, fd: RawFd) -> Result<OwnedFd, Failure> {
+    if FORBIDDEN.load(Relaxed) {
+        return Err(Failure::Refused(Errno::PERM));
+    }
     let Ok(mut processes) = PROCESSES.lock() else { return Err(Failure::Gone) };
     let known = match processes.iter().position(|&(known, _)| known == process) {
         Some(known) => known,
@@ -88,12 +95,18 @@ fn get(_: BorrowedFd<'_>, _: RawFd) -> Result<OwnedFd, Errno> {
 }
 
 /// Lets the other workers fetch descriptors of this one, where only the parent of a process may
-/// trace it (Yama). All workers have the same parent.
-pub fn allow() {
+/// trace it (Yama): all workers have the same parent. Finds out whether this one may try.
+pub fn begin() {
     #[cfg(target_os = "linux")]
-    if let Some(master) = process::getppid() {
-        // Without Yama, there is no such call, and no such rule.
-        let _ = process::set_ptracer(process::PTracer::ProcessID(master));
+    {
+        if let Some(master) = process::getppid() {
+            // Without Yama, there is no such call, and no such rule.
+            let _ = process::set_ptracer(process::PTracer::ProcessID(master));
+        }
+        let try_it = || {
+            let _ = fetch(std::process::id(), 0);
+        };
+        FORBIDDEN.store(probe::is_deadly(try_it), Relaxed);
     }
 }
 

@@ -83,7 +83,7 @@ pub fn close_called(upstream: &Upstream) {
 /// memory, or no room for another connection.
 pub fn adopt(upstream: &Upstream, moved: Moved, log: *mut ngx_log_t) -> Option<Connection> {
     let facts = (moved.idle.requests as usize, moved.idle.made);
-    let adopted = Connection::adopt(moved.fd, log, facts);
+    let adopted = Connection::adopt((moved.fd, moved.is_unix), log, facts);
     if adopted.is_none() {
         upstream.forget_moved(moved.ticket);
     }

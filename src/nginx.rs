@@ -5,6 +5,7 @@ use core::mem::{self, offset_of};
 use core::ptr::{self, NonNull};
 use core::{iter, slice};
 
+use libc::sa_family_t;
 use nginx_sys::{
     NGX_ERROR, NGX_OK, ngx_addr_t, ngx_conf_t, ngx_current_msec, ngx_cycle, ngx_exiting,
     ngx_http_compile_complex_value, ngx_http_compile_complex_value_t, ngx_http_complex_value,
@@ -199,6 +200,14 @@ pub unsafe fn address<'a>(sockaddr: *const sockaddr, socklen: socklen_t) -> &'a 
     let path = offset_of!(libc::sockaddr_un, sun_path);
     let end = address.iter().skip(path).position(|&byte| byte == 0);
     end.and_then(|end| address.get(..path.checked_add(end)?)).unwrap_or(address)
+}
+
+/// Whether an address is of a Unix domain socket.
+pub fn is_unix(address: &[u8]) -> bool {
+    let family = address.get(offset_of!(libc::sockaddr, sa_family)..);
+    let family =
+        family.and_then(<[u8]>::first_chunk).map(|&bytes| sa_family_t::from_ne_bytes(bytes));
+    family == Some(libc::AF_UNIX as sa_family_t)
 }
 
 /// A text in nginx's form.

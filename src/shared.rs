@@ -169,6 +169,7 @@ impl<A: Allocator + Clone> Shared<A> {
                 limits: (limits.connections, limits.slices.map(|limits| limits.slices)),
                 configuration: 0,
                 next_search: 0,
+                in_flight: false,
             },
         })
     }
@@ -212,6 +213,8 @@ pub struct Connections<A: Allocator> {
     /// The number of the configuration that the limits are from.
     configuration: u64,
     next_search: Time,
+    /// Whether connections may be on their way.
+    in_flight: bool,
 }
 
 impl<A: Allocator> Connections<A> {
@@ -267,6 +270,7 @@ impl<A: Allocator> Connections<A> {
     /// Gives a connection to another holder, which has a descriptor of it.
     pub fn pass(&mut self, slot: SlotIndex, holder: Holder, fd: i32) -> Ticket {
         self.call(slot);
+        self.in_flight |= holder == Holder::InFlight;
         if let Some(entry) = self.entries.get_mut(slot.get() as usize) {
             entry.holder = holder;
             entry.fd = fd;
@@ -377,6 +381,12 @@ impl<A: Allocator> Connections<A> {
                 self.forget(number);
             }
         }
+        if core::mem::take(&mut self.in_flight) {
+            self.search_in_flight();
+        }
+    }
+
+    fn search_in_flight(&mut self) {
         for index in (0..).take(self.entries.len()) {
             let slot = SlotIndex::new(index);
             if self.get(slot).is_some_and(|entry| entry.holder == Holder::InFlight) {
@@ -384,6 +394,7 @@ impl<A: Allocator> Connections<A> {
                     self.remove(slot, Holder::InFlight);
                 } else {
                     self.want(slot);
+                    self.in_flight = true;
                 }
             }
         }

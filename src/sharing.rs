@@ -23,7 +23,7 @@ const PERIOD: ngx_msec_t = 500;
 /// Begins, in a worker that has upstreams whose workers share connections. `None` if there is not
 /// enough memory.
 pub fn begin(memory: &Memory) -> Option<()> {
-    handover::allow();
+    handover::begin();
     let c = open_mailbox()?;
     // SAFETY: an event is numbers and pointers, for which zeroes are valid; the memory is that of
     // the worker's configuration, and nginx's connections live as long as the worker.

@@ -258,14 +258,10 @@ impl Connection {
     /// nothing is under way. It is not parked, and has a pool. `None` if there is no memory, or no
     /// room for another connection; then the descriptor is closed.
     pub fn adopt(
-        fd: OwnedFd,
+        (fd, is_unix): (OwnedFd, bool),
         log: *mut ngx_log_t,
         (requests, made): (usize, Time),
     ) -> Option<Self> {
-        let is_unix = matches!(
-            rustix::net::getsockname(&fd).map(|address| address.address_family()),
-            Ok(rustix::net::AddressFamily::UNIX)
-        );
         // SAFETY: the descriptor is open, and the log is valid.
         let c = NonNull::new(unsafe { ngx_get_connection(fd.as_raw_fd(), log) })?;
         // From here on, nginx closes it.

@@ -15,7 +15,7 @@ use super::parked::{Parked, Table};
 use super::{Keep, Removed, Taken};
 use crate::counters::{Closed, Pid, Refused, WorkerCounters};
 use crate::handover::{self, Failure, Letter};
-use crate::nginx::Connection;
+use crate::nginx::{self, Connection};
 use crate::policy::{IdleLimit, Time};
 use crate::pool::{Identity, Lookup, SlotIndex, TryReserveError};
 use crate::shared::{Calls, Connections, Entry, Holder, Idle, SharedPut, Ticket, WorkerNumber};
@@ -34,6 +34,8 @@ pub struct SharedCache {
     refused: Option<Errno>,
     /// A connection that was moved here for a request.
     pub moved: Option<Moved>,
+    /// No own connection has a slot before this one: all of them leave, from the first one on.
+    popped: u32,
     /// A connection that another worker has taken away, and whose slot is used again.
     stale: Option<Removed>,
 }
@@ -44,8 +46,17 @@ pub struct Moved {
     pub ticket: Ticket,
     /// The descriptor.
     pub fd: OwnedFd,
+    /// Whether it is of a Unix domain socket.
+    pub is_unix: bool,
     /// What is known about the connection.
     pub idle: Idle,
+}
+
+impl Moved {
+    fn new(all: &All, ticket: Ticket, fd: OwnedFd, idle: Idle) -> Self {
+        let address = all.pool().address(ticket.slot).unwrap_or_default();
+        Moved { ticket, fd, is_unix: nginx::is_unix(address), idle }
+    }
 }
 
 /// A connection that this worker has not asked to be its own yet.
@@ -80,6 +91,7 @@ impl SharedCache {
             called: false,
             refused: None,
             moved: None,
+            popped: 0,
             stale: None,
         })
     }
@@ -114,7 +126,7 @@ impl SharedCache {
                 match fetch(all, &entry, now) {
                     Fetched::Fd(fd) => {
                         let ticket = all.pass(slot, me, fd.as_raw_fd());
-                        *moved = Some(Moved { ticket, fd, idle: entry.idle });
+                        *moved = Some(Moved::new(all, ticket, fd, entry.idle));
                         return Some(Taken::Moved);
                     }
                     Fetched::Ended(why) => {
@@ -215,9 +227,10 @@ impl SharedCache {
         table.get(slot).map(removed)
     }
 
-    /// Removes any own connection, to be closed.
+    /// Removes any own connection, to be closed; none is kept any more.
     pub fn pop(&mut self, why: Closed, local: Local<'_>) -> Option<Removed> {
-        let ticket = self.own.next(0)?;
+        let ticket = self.own.next(self.popped)?;
+        self.popped = ticket.slot.get();
         self.remove(ticket.slot, why, local)
     }
 
@@ -279,7 +292,7 @@ impl SharedCache {
             };
             counters.kept_over_reload();
             let ticket = all.pass(ticket.slot, me, fd.as_raw_fd());
-            Some(Moved { ticket, fd, idle })
+            Some(Moved::new(all, ticket, fd, idle))
         })?
     }
 
