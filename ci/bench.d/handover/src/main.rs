@@ -1,6 +1,5 @@
 //! Measures ways to hand an idle connection from one worker process to another, which decides how
-//! `shared` works. It needs no nginx: run it with
-//! `cargo run --release --locked --manifest-path ci/bench.d/handover/Cargo.toml`.
+//! `shared` works. It needs no nginx; `ci/bench handover` runs it.
 //!
 //! | file        | content                                                     |
 //! |-------------|-------------------------------------------------------------|
