@@ -254,13 +254,15 @@ impl<A: Allocator> Connections<A> {
     ) -> SharedPut {
         match self.pool.put(identity, lookup, slice_limit) {
             Put::Kept(slot) => {
-                let entry = Entry { generation: 0, holder, fd, wanted: false, idle: *idle };
+                self.generation = self.generation.wrapping_add(1);
+                let generation = self.generation;
+                let entry = Entry { generation, holder, fd, wanted: false, idle: *idle };
                 match self.entries.get_mut(slot.get() as usize) {
                     Some(place) => *place = entry,
                     // The pool numbers slots in the order in which it uses them first.
                     None => self.entries.push(entry),
                 }
-                SharedPut::Kept(self.renew(slot))
+                SharedPut::Kept(Ticket { slot, generation })
             }
             Put::Close(slot, why) => SharedPut::Close(slot, why),
             Put::NotKept(why) => SharedPut::NotKept(why),
@@ -271,12 +273,12 @@ impl<A: Allocator> Connections<A> {
     pub fn pass(&mut self, slot: SlotIndex, holder: Holder, fd: i32) -> Ticket {
         self.call(slot);
         self.in_flight |= holder == Holder::InFlight;
+        self.generation = self.generation.wrapping_add(1);
+        let generation = self.generation;
         if let Some(entry) = self.entries.get_mut(slot.get() as usize) {
-            entry.holder = holder;
-            entry.fd = fd;
-            entry.wanted = false;
+            *entry = Entry { generation, holder, fd, wanted: false, ..*entry };
         }
-        self.renew(slot)
+        Ticket { slot, generation }
     }
 
     /// A request uses a connection, of which the holder knows.
@@ -415,17 +417,6 @@ impl<A: Allocator> Connections<A> {
         let excess = self.pool.excess(slice_limit).filter(|_| configuration == self.configuration);
         // One that its holder must close.
         excess.filter(|&(slot, _)| !self.is_wanted(slot))
-    }
-
-    /// Gives the holding of a slot a new number.
-    #[inline(always)]
-    fn renew(&mut self, slot: SlotIndex) -> Ticket {
-        self.generation = self.generation.wrapping_add(1);
-        let generation = self.generation;
-        if let Some(entry) = self.entries.get_mut(slot.get() as usize) {
-            entry.generation = generation;
-        }
-        Ticket { slot, generation }
     }
 
     #[inline(always)]

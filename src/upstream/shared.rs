@@ -112,12 +112,10 @@ impl SharedCache {
         (now, end): (Time, impl FnOnce(&Parked) -> Option<Closed>),
     ) -> Option<Taken> {
         let me = self.me();
-        let SharedCache { zone, number, own, called, refused, moved, .. } = self;
+        let SharedCache { zone, own, refused, moved, .. } = self;
         zone.run(|all| {
-            *called = all.is_called(*number);
             let slot = all.find(identity, lookup)?;
-            let peer = all.pool().peer_of(slot)?;
-            if let Some(ticket) = own_of(own, peer, (all, me), counters) {
+            if let Some(ticket) = own_of(own, slot, (all, me), counters) {
                 return take_own(own, ticket, (all, me), (table, counters), end);
             }
             loop {
@@ -435,14 +433,18 @@ impl SharedCache {
     }
 }
 
-/// The own connection of a peer that was saved last.
+/// The own connection of an identity that was saved last, if this one is the last of all.
 #[inline(always)]
 fn own_of(
     own: &mut Own<Memory>,
-    peer: u32,
+    last: SlotIndex,
     (all, me): (&All, Holder),
     counters: &WorkerCounters,
 ) -> Option<Ticket> {
+    if let Some(ticket) = own.ticket(last).filter(|&ticket| all.held(ticket, me).is_some()) {
+        return Some(ticket);
+    }
+    let peer = all.pool().peer_of(last)?;
     while let Some(ticket) = own.first(peer) {
         if all.held(ticket, me).is_some() {
             return Some(ticket);
