@@ -41,7 +41,8 @@ pub fn begin(memory: &Memory) -> Option<()> {
     Some(())
 }
 
-/// Ends, in any worker: what is still on its way, and has no receiver any more, is forgotten.
+/// Closes what is still on its way, and has no receiver any more, in a worker that receives no
+/// more itself.
 pub fn end() {
     let has_receiver = |(upstream, _): (&Upstream, _)| upstream.has_receiver(handover::lives);
     if !upstreams().any(has_receiver) {
@@ -85,6 +86,9 @@ unsafe extern "C" fn read_mailbox(event: *mut ngx_event_t) {
         connection.forget_events();
         // SAFETY: nothing else uses the connection.
         unsafe { ngx_close_connection(c.as_ptr()) };
+        // From now on nobody sends to this worker, and the last receiver closes what was sent.
+        upstreams().for_each(|(upstream, _)| upstream.set_ending());
+        end();
         return;
     }
     while let Some((letter, fd)) = handover::receive() {

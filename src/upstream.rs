@@ -419,6 +419,15 @@ impl Upstream {
         self.with(|state| state.shared.is_some())
     }
 
+    /// This worker receives no further connections.
+    pub fn set_ending(&self) {
+        self.with(|state| {
+            if let Some(shared) = &state.shared {
+                shared.set_ending();
+            }
+        });
+    }
+
     /// Whether there is a worker that receives connections of this upstream.
     pub fn has_receiver(&self, lives: impl Fn(Pid) -> bool) -> bool {
         self.with(|state| state.shared.as_ref().is_some_and(|shared| shared.has_receiver(lives)))

@@ -260,6 +260,11 @@ impl SharedCache {
         Some(removed(parked))
     }
 
+    /// This worker receives no further connections.
+    pub fn set_ending(&self) {
+        self.zone.run(|all| all.set_ending(self.number));
+    }
+
     /// Whether there is a worker that receives connections.
     pub fn has_receiver(&self, lives: impl Fn(Pid) -> bool) -> bool {
         self.read(|all| all.has_receiver(lives)).unwrap_or(false)
