@@ -60,6 +60,8 @@ pub fn fetch(process: Pid, fd: RawFd) -> Result<OwnedFd, Failure> {
     let known = match processes.iter().position(|&(known, _)| known == process) {
         Some(known) => known,
         None => {
+            // Nobody asks for those that have ended again.
+            processes.retain(|&(known, _)| lives(known));
             processes.try_reserve(1).map_err(|_| Failure::Refused(Errno::NOMEM))?;
             processes.push((process, open(process)?));
             processes.len().saturating_sub(1)
@@ -225,6 +227,8 @@ pub fn receive() -> Option<(Letter, Option<OwnedFd>)> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     #[test]
@@ -265,5 +269,20 @@ mod tests {
         assert_eq!(fetch(std::process::id(), 1_000_000).unwrap_err(), Failure::Gone);
         assert!(fetch(std::process::id(), 0).is_ok());
         assert!(lives(std::process::id()) && !lives(4_194_304));
+    }
+
+    #[test]
+    fn processes_that_have_ended_are_forgotten() {
+        let [mut first, mut second] =
+            [(); 2].map(|()| Command::new("sleep").arg("60").spawn().unwrap());
+        assert!(fetch(first.id(), 0).is_ok());
+        first.kill().unwrap();
+        first.wait().unwrap();
+        assert!(fetch(second.id(), 0).is_ok());
+        second.kill().unwrap();
+        second.wait().unwrap();
+        let processes = PROCESSES.lock().unwrap();
+        let knows = |process| processes.iter().any(|&(known, _)| known == process);
+        assert_eq!((knows(first.id()), knows(second.id())), (false, true));
     }
 }
