@@ -5,15 +5,17 @@
 //!
 //! - `module`: tables, directive handlers, process hooks. It sets upstreams up, and warns.
 //! - `variables`: the actions of the module for a request, for logs. `status`: the counters of
-//!   upstreams.
+//!   upstreams. `sharing`: what a worker that shares connections does beside its requests.
 //! - `peer`: the callbacks around the balancer. `trace`: the attempts of a request.
 //! - `idle`: a connection while it is idle: park, wake, close.
 //! - `upstream`: the live upstream of a worker, which owns every change of state.
 //! - [`conf`]: arguments become settings; [`conf::params`] is their grammar.
 //! - `location`: the configuration of a location, and its number.
-//! - `zone`: shared memory for the counters. `builtin`: nginx's own keepalive module.
-//!   `tls_sessions`: locations where nginx mixes TLS sessions.
+//! - `zone`: shared memory for the counters, and for connections. `handover`: descriptors on their
+//!   way from one worker to another. `builtin`: nginx's own keepalive module. `tls_sessions`:
+//!   locations where nginx mixes TLS sessions.
 //! - `nginx`: the few wrappers that the `ngx` crate lacks.
+//! - [`shared`]: the idle connections of all workers together.
 //! - [`policy`]: the rules of reuse. [`hints`]: the grammar of the `Keep-Alive` response header.
 //! - [`counters`]: the events of connections, counted.
 //! - [`pool`]: the slots of idle connections, in slices.
@@ -21,7 +23,7 @@
 //! The path of a request: `peer` → `upstream.take` → `idle::wake`; and after it:
 //! `peer` → `policy` → `upstream.keep` → `idle::park`.
 //!
-//! `policy`, `pool`, `hints`, `conf::params`, `counters` and the formats of the status are pure:
+//! `policy`, `pool`, `shared`, `hints`, `conf::params`, `counters` and the formats of the status are pure:
 //! they have no unsafe code, do not use nginx, and take the time as an argument. The rest is the
 //! border to nginx: it has no policy, and its callbacks never panic.
 
