@@ -414,9 +414,7 @@ impl<A: Allocator> Connections<A> {
     /// A connection that is too many for the limits, if they are those of this configuration.
     /// `slice_limit` is the most connections that a slice may hold.
     pub fn excess(&self, configuration: u64, slice_limit: u32) -> Option<(SlotIndex, Evicted)> {
-        let excess = self.pool.excess(slice_limit).filter(|_| configuration == self.configuration);
-        // One that its holder must close.
-        excess.filter(|&(slot, _)| !self.is_wanted(slot))
+        self.pool.excess(slice_limit).filter(|_| configuration == self.configuration)
     }
 
     #[inline(always)]

@@ -417,9 +417,8 @@ impl SharedCache {
             all.set_limits(configuration, connections, slices);
             while let Some((slot, why)) = all.excess(configuration, slice_limit) {
                 if cut(all, slot).is_err() {
-                    all.want(slot);
+                    // Its holder closes it when it looks.
                     counters.refused_handover();
-                    return;
                 }
                 all.remove(slot, me);
                 counters.closed(why.into());
