@@ -70,11 +70,14 @@ sub together {
 	return map { release($_) } @held;
 }
 
+# also on a connection that is there
+
 sub hold {
-	my ($uri, $host) = @_;
+	my ($uri, $host, $socket) = @_;
 
 	my $id = ++$holds;
-	my $s = http(request('GET', $uri, $host, "X-Hold: $id\n"), start => 1);
+	my $s = http(request('GET', $uri, $host, "X-Hold: $id\n"), start => 1,
+		socket => $socket);
 
 	control("held $id");
 
