@@ -19,6 +19,7 @@ use base qw/ Exporter /;
 
 our @EXPORT = qw/
 	workers renew by hold_by conn_by alive dead worker_of found_by
+	descriptors stop_worker
 /;
 
 ###############################################################################
@@ -84,16 +85,39 @@ sub dead {
 	return !alive(@_);
 }
 
+# Stops a worker, which SIGCONT sends on.  A new connection may be its, so there
+# must be some to each of the others.
+
+sub stop_worker {
+	my ($worker, @others) = @_;
+
+	have_spare($_, 5) for @others;
+
+	kill 'STOP', $worker;
+
+	wait_for(sub {
+		open my $fh, '<', "/proc/$worker/stat" or return 0;
+		return <$fh> =~ /\) T /;
+	}) or die "Not stopped: $worker\n";
+}
+
 # a connection to a worker
 
 sub to {
 	my ($worker) = @_;
 
-	for (1 .. 1000) {
-		my $s = shift @{ $spare{$worker} ||= [] };
-		return $s if $s;
+	have_spare($worker, 1);
 
-		$s = IO::Socket::INET->new(
+	return shift @{ $spare{$worker} };
+}
+
+sub have_spare {
+	my ($worker, $number) = @_;
+
+	for (1 .. 1000) {
+		return if @{ $spare{$worker} ||= [] } >= $number;
+
+		my $s = IO::Socket::INET->new(
 			Proto => 'tcp',
 			PeerAddr => '127.0.0.1:' . port(8080),
 		) or die "Can't connect to nginx: $!\n";
@@ -143,6 +167,34 @@ sub found_by {
 	my ($response) = @_;
 
 	return $response =~ /^X-Keepalive: ([^\r\n]*)/m ? $1 : '';
+}
+
+# descriptors that a process has: all, or those of connections to a port
+
+sub descriptors {
+	my ($pid, $number) = @_;
+
+	opendir my $dir, "/proc/$pid/fd" or die "No descriptors of $pid: $!\n";
+
+	my @open = map { readlink "/proc/$pid/fd/$_" } grep { /\d/ } readdir $dir;
+
+	return scalar @open if !defined $number;
+
+	my %is = map { $_ => 1 } sockets(port($number));
+
+	return scalar grep { defined && /^socket:\[(\d+)\]/ && $is{$1} } @open;
+}
+
+# the inodes of connections to a port
+
+sub sockets {
+	my ($port) = @_;
+
+	open my $fh, '<', '/proc/net/tcp' or die "No connections: $!\n";
+
+	my $to = sprintf ':%04X', $port;
+
+	return map { (split)[9] } grep { (split)[2] =~ /$to$/ } <$fh>;
 }
 
 ###############################################################################
