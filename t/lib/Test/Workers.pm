@@ -19,7 +19,7 @@ use base qw/ Exporter /;
 
 our @EXPORT = qw/
 	workers renew by hold_by conn_by alive dead worker_of found_by
-	descriptors stop_worker
+	descriptors established stop_worker
 /;
 
 ###############################################################################
@@ -180,21 +180,29 @@ sub descriptors {
 
 	return scalar @open if !defined $number;
 
-	my %is = map { $_ => 1 } sockets(port($number));
+	my %is = map { $_->[9] => 1 } sockets($number);
 
 	return scalar grep { defined && /^socket:\[(\d+)\]/ && $is{$1} } @open;
 }
 
-# the inodes of connections to a port
+# connections to a port that have not ended
+
+sub established {
+	my ($number) = @_;
+
+	return scalar grep { $_->[3] eq '01' } sockets($number);
+}
+
+# what the system says of connections to a port
 
 sub sockets {
-	my ($port) = @_;
+	my ($number) = @_;
 
 	open my $fh, '<', '/proc/net/tcp' or die "No connections: $!\n";
 
-	my $to = sprintf ':%04X', $port;
+	my $to = sprintf ':%04X', port($number);
 
-	return map { (split)[9] } grep { (split)[2] =~ /$to$/ } <$fh>;
+	return grep { $_->[2] =~ /$to$/ } map { [ split ] } <$fh>;
 }
 
 ###############################################################################
