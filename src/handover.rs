@@ -57,6 +57,19 @@ pub fn fetch(process: Pid, fd: RawFd) -> Result<OwnedFd, Failure> {
         return Err(Failure::Refused(Errno::PERM));
     }
     let Ok(mut processes) = PROCESSES.lock() else { return Err(Failure::Gone) };
+    let fetched = fetch_from(&mut processes, process, fd);
+    if let Err(Failure::Refused(Errno::MFILE | Errno::NFILE)) = fetched {
+        // The request goes on with a connection of its own, which needs one of these.
+        processes.clear();
+    }
+    fetched
+}
+
+fn fetch_from(
+    processes: &mut Vec<(Pid, OwnedFd)>,
+    process: Pid,
+    fd: RawFd,
+) -> Result<OwnedFd, Failure> {
     let known = match processes.iter().position(|&(known, _)| known == process) {
         Some(known) => known,
         None => {
