@@ -19,7 +19,7 @@ use base qw/ Exporter /;
 
 our @EXPORT = qw/
 	workers renew by hold_by conn_by alive dead worker_of found_by
-	descriptors established stop_worker
+	descriptors established spare_for stop_worker
 /;
 
 ###############################################################################
@@ -91,7 +91,7 @@ sub dead {
 sub stop_worker {
 	my ($worker, @others) = @_;
 
-	have_spare($_, 5) for @others;
+	spare_for($_) for @others;
 
 	kill 'STOP', $worker;
 
@@ -99,6 +99,14 @@ sub stop_worker {
 		open my $fh, '<', "/proc/$worker/stat" or return 0;
 		return <$fh> =~ /\) T /;
 	}) or die "Not stopped: $worker\n";
+}
+
+# the next requests to a worker make no connection
+
+sub spare_for {
+	my ($worker) = @_;
+
+	have_spare($worker, 5);
 }
 
 # a connection to a worker
