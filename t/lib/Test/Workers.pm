@@ -19,7 +19,7 @@ use base qw/ Exporter /;
 
 our @EXPORT = qw/
 	workers renew by hold_by conn_by alive dead worker_of found_by
-	descriptors established spare_for stop_worker
+	links descriptors established spare_for stop_worker
 /;
 
 ###############################################################################
@@ -177,20 +177,29 @@ sub found_by {
 	return $response =~ /^X-Keepalive: ([^\r\n]*)/m ? $1 : '';
 }
 
-# descriptors that a process has: all, or those of connections to a port
+# what the descriptors of a process are, as the system says
+
+sub links {
+	my ($pid) = @_;
+
+	opendir my $dir, "/proc/$pid/fd" or die "No descriptors of $pid: $!\n";
+
+	return grep { defined } map { readlink "/proc/$pid/fd/$_" }
+		grep { /\d/ } readdir $dir;
+}
+
+# how many there are, or those of connections to a port
 
 sub descriptors {
 	my ($pid, $number) = @_;
 
-	opendir my $dir, "/proc/$pid/fd" or die "No descriptors of $pid: $!\n";
-
-	my @open = map { readlink "/proc/$pid/fd/$_" } grep { /\d/ } readdir $dir;
+	my @open = links($pid);
 
 	return scalar @open if !defined $number;
 
-	my %is = map { $_->[9] => 1 } sockets($number);
+	my %is = map { ("socket:[$_->[9]]" => 1) } sockets($number);
 
-	return scalar grep { defined && /^socket:\[(\d+)\]/ && $is{$1} } @open;
+	return scalar grep { $is{$_} } @open;
 }
 
 # connections to a port that have not ended
