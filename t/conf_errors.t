@@ -22,7 +22,7 @@ use Test::Configuration;
 select STDERR; $| = 1;
 select STDOUT; $| = 1;
 
-my $t = Test::Nginx->new()->has(qw/http proxy/)->plan(135);
+my $t = Test::Nginx->new()->has(qw/http proxy/)->plan(145);
 
 # those that are right
 
@@ -43,6 +43,9 @@ for my $args (
 	'16 slice_key=${host}x slice_dyn=${arg_n}',
 	'16 slice_key=$host slice_dyn=4',
 	'16 local',
+	'16 shared',
+	'0 shared',
+	'16 shared local slice_conn=2 slice_key=$host',
 ) {
 	valid($t, "keepalive $args;");
 }
@@ -81,7 +84,8 @@ for my $parameter (
 	'slice_keylen=0',
 	'slice_dyn', 'slice_dyn=', 'slice_dynX=1', 'slice_strictX',
 	'slice_strict=1', 'slice_stric', 'locals', 'local=on', 'loca',
-	'singles', 'single=1',
+	'singles', 'single=1', 'shared=on', 'shared=', 'share', 'shareds',
+	'Shared',
 ) {
 	invalid($t, "keepalive 16 slice_key=\$uri $parameter;",
 		qq!invalid parameter "$parameter"!);
@@ -102,6 +106,8 @@ for my $twice (
 	'slice_keylen=5 slice_keylen=6',
 	'slice_strict slice_strict',
 	'local local',
+	'shared shared',
+	'shared local shared',
 ) {
 	my ($second) = $twice =~ / (\S+)$/;
 	my $key = $twice =~ /slice_key=/ ? '' : ' slice_key=$host';

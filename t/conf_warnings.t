@@ -22,10 +22,10 @@ use Test::Configuration;
 select STDERR; $| = 1;
 select STDOUT; $| = 1;
 
-my $t = Test::Nginx->new()->has(qw/http proxy map/)->plan(24);
+my $t = Test::Nginx->new()->has(qw/http proxy map/)->plan(27);
 
 is(warns_of($t, "keepalive 16 $_;"), '', "no warning: $_")
-	for '', 'local', 'slice_key=$host', 'slice_key=$host slice_conn=4'
+	for '', 'local', 'shared', 'shared slice_key=$host', 'slice_key=$host', 'slice_key=$host slice_conn=4'
 	. ' slice_dyn=$arg_n slice_poolsize=3 slice_keylen=5 slice_strict local';
 
 warned($t, 'single', 'the "single" parameter is deprecated');
@@ -39,6 +39,9 @@ for my $parameter (
 	warned($t, $parameter,
 		qq!parameter "$name" has no effect without "slice_key"!);
 }
+
+warned($t, 'shared slice_conn=4',
+	'parameter "slice_conn" has no effect without "slice_key"');
 
 my $out = warns_of($t, 'keepalive 16 slice_conn=4 slice_keylen=5;');
 

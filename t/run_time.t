@@ -28,7 +28,7 @@ my $t = Test::Nginx->new()->has(qw/http proxy/);
 
 compile_module($t, 'runtime_upstream');
 
-$t->plan(28);
+$t->plan(35);
 
 $t->write_file_expand('nginx.conf', <<'EOC');
 
@@ -140,6 +140,22 @@ write_upstream('keepalive 2 slice_key=$host;');
 like(http_get('/made?add'), qr/ 204 /, 'made after errors');
 is_new($a = get('/', 'a'), 'new after errors');
 is(get('/', 'a'), $a, 'again after errors');
+
+# workers cannot share what one of them has made
+
+unlike($t->read_file('error.log'), qr/"shared" has no effect/, 'no warning');
+
+http_get('/made?delete');
+write_upstream('keepalive 2 slice_key=$host shared;');
+like(http_get('/made?add'), qr/ 204 /, 'made with shared');
+is(() = $t->read_file('error.log') 
+	=~ /\[warn\] .*parameter "shared" has no effect in an upstream that is created/g,
+	1, 'one warning');
+is_new($a = get('/', 'a'), 'new with shared');
+is(get('/', 'a'), $a, 'again with shared');
+is_new(get('/', 'b'), 'other host with shared');
+together('/', 'c', 'd', 'e');
+is(wait_open(2, 8081), 2, 'limit with shared');
 
 $t->stop();
 is(open_conns(8081), 0, 'closed at the end');
