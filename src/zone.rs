@@ -49,8 +49,9 @@ pub struct SharedLimits<'a> {
     /// The limits in the configuration.
     pub limits: Limits,
     /// The text of `slice_key`. Under another one, the same key would mean something else, so the
-    /// connections would have to be forgotten: it is a part of the zone's name.
-    pub key_text: &'a [u8],
+    /// connections would have to be forgotten: it is a part of the zone's name. Whether it is the
+    /// name of a variable alone, and the text.
+    pub key_text: (bool, &'a [u8]),
     /// For the hashes.
     pub seed: Seed,
 }
@@ -235,8 +236,9 @@ fn zone_name<'a>(
         None => write!(name, "{PREFIX}:{upstream}"),
         Some(shared) => {
             let length = shared.limits.slices.map_or(0, |slices| slices.key_length);
-            let key = NgxStr::from_bytes(shared.key_text);
-            write!(name, "{PREFIX}_shared:{upstream}:{length}:{key}")
+            let (is_variable, text) = shared.key_text;
+            let (dollar, key) = (if is_variable { "$" } else { "" }, NgxStr::from_bytes(text));
+            write!(name, "{PREFIX}_shared:{upstream}:{length}:{dollar}{key}")
         }
     }
     .ok()?;

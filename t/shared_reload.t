@@ -30,7 +30,7 @@ select STDOUT; $| = 1;
 
 use constant WORKERS => 3;
 
-my $t = Test::Nginx->new()->has(qw/http proxy rewrite/)->plan(52);
+my $t = Test::Nginx->new()->has(qw/http proxy rewrite/)->plan(55);
 
 my $d = $t->testdir();
 
@@ -300,6 +300,14 @@ is_new(conn_by($workers[0], '/fewer/', 'a'), 'the first ones do not');
 is(wait_open(0, 8088), 0, 'of the other meaning, closed');
 is_new(my $key = conn_by($workers[0], '/key/?one=y&two=x', 'h'), 'new meaning');
 is(conn_by($workers[1], '/key/?one=z&two=x', 'h'), $key, 'new meaning again');
+
+# that of a variable, and that of its name
+
+conn_by($workers[0], '/key/?two=arg_two', 'h');
+@workers = renew($t, WORKERS, 'slice_key=$arg_two' => 'slice_key=arg_two');
+is(wait_open(0, 8088), 0, 'of a variable, closed');
+is_new($key = conn_by($workers[0], '/key/?two=arg_two', 'h'), 'constant key');
+is(conn_by($workers[1], '/key/?two=x', 'h'), $key, 'constant key again');
 
 # under load
 

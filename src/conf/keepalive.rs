@@ -24,8 +24,8 @@ pub(crate) struct Keepalive {
     pub(crate) local: bool,
     /// The limits hold over all workers.
     pub(crate) shared: bool,
-    /// The text of `slice_key`, as it was read.
-    pub(crate) key_text: ngx_str_t,
+    /// Whether `slice_key` is the name of a variable, and its text, without the dollar sign then.
+    pub(crate) key_text: (bool, ngx_str_t),
 }
 
 impl Keepalive {
@@ -55,8 +55,9 @@ impl Keepalive {
             local: params.local,
             shared: params.shared,
             key_text: match params.slice_key {
-                Some(Value::Variable(text) | Value::Text(text)) => nginx::as_ngx_str(text),
-                None => ngx_str_t::empty(),
+                Some(Value::Variable(text)) => (true, nginx::as_ngx_str(text)),
+                Some(Value::Text(text)) => (false, nginx::as_ngx_str(text)),
+                None => (false, ngx_str_t::empty()),
             },
         })
     }

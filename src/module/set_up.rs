@@ -66,7 +66,8 @@ unsafe fn shared_limits<'a>(
     }
     // SAFETY: `cf` is valid.
     let seed = unsafe { seed(cf)? };
-    Some(Some(SharedLimits { limits, key_text: keepalive.key_text.as_bytes(), seed }))
+    let (is_variable, text) = &keepalive.key_text;
+    Some(Some(SharedLimits { limits, key_text: (*is_variable, text.as_bytes()), seed }))
 }
 
 /// Sets up an upstream, if it has a `keepalive`. `None` if there is no memory.
