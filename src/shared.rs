@@ -446,3 +446,7 @@ impl<A: Allocator> Connections<A> {
         }
     }
 }
+
+#[allow(clippy::arithmetic_side_effects)]
+#[cfg(test)]
+mod tests;
