@@ -35,7 +35,7 @@ use crate::pool::{Identity, Length, Lookup, Pool, Put, Seed, SlotIndex, UsedSlic
 use crate::shared::{Idle, Ticket};
 use crate::zone::{self, CounterZone};
 
-mod own;
+pub(crate) mod own;
 mod parked;
 mod shared;
 

@@ -8,6 +8,7 @@ use std::vec::Vec;
 use self::short::*;
 use super::*;
 
+mod model;
 mod short;
 
 #[test]
