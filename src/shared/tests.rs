@@ -10,6 +10,7 @@ use super::*;
 
 mod model;
 mod short;
+mod threads;
 
 #[test]
 fn a_kept_connection_has_its_holder_and_no_other() {
