@@ -23,8 +23,10 @@ pub struct Logged {
     pub servers: u64,
     /// Attempts for which it names no server, since it had no connection left to connect with.
     pub unconnected: u64,
-    /// The number of `HIT`s that the module logged.
+    /// The number of `HIT`s and `BORROWED`s that the module logged.
     pub hits: u64,
+    /// The number of `BORROWED`s.
+    pub borrowed: u64,
     /// The number of `MISS`es.
     pub misses: u64,
     /// The number of `saved`.
@@ -95,11 +97,13 @@ impl Logged {
         let is_server = |server: &&str| server.parse::<SocketAddr>().is_ok();
         let servers = servers.filter(is_server).count() as u64;
         let count = |word| attempts.split(", ").filter(|attempt| *attempt == word).count() as u64;
-        let (hits, misses) = (count("HIT"), count("MISS"));
+        let (borrowed, misses) = (count("BORROWED"), count("MISS"));
+        let hits = count("HIT") + borrowed;
 
         self.servers += servers;
         self.unconnected += unconnected;
         self.hits += hits;
+        self.borrowed += borrowed;
         self.misses += misses;
         // The other values are about the last attempt; the attempts before it have failed.
         let last = match save {

@@ -53,6 +53,8 @@ enum Difference {
     Logged(String),
     Connected,
     Ended,
+    /// As `Ended`, in upstreams whose workers share connections.
+    SharedEnded,
 }
 
 /// The differences of an upstream.
@@ -64,6 +66,7 @@ impl Display for Difference {
             Difference::Logged(what) => write!(f, "{what} - those in the log"),
             Difference::Connected => write!(f, "misses - connections of the backends"),
             Difference::Ended => write!(f, "requests - saved - refused - in use when killed"),
+            Difference::SharedEnded => write!(f, "requests - saved - refused"),
         }
     }
 }
@@ -74,6 +77,8 @@ struct Lost {
     workers: i64,
     /// The connections that clients had with them.
     clients: i64,
+    /// Those of workers whose connections in use are unknown.
+    unknown: i64,
 }
 
 impl Lost {
@@ -84,7 +89,10 @@ impl Lost {
             Difference::Logged(_) => 0..=self.clients * ATTEMPTS,
             // A worker does one thing at a time, and was stopped in the middle of it.
             Difference::Connected => 0..=self.workers,
-            Difference::Ended => -self.workers..=self.workers,
+            Difference::Ended => -self.workers..=self.workers + self.unknown,
+            // From outside, a connection in use cannot be told from one of which the worker has a
+            // descriptor that it does not use any more.
+            Difference::SharedEnded => -self.workers..=self.workers + self.clients,
         }
     }
 }
@@ -106,6 +114,8 @@ pub struct Accounts {
     in_use: Vec<i64>,
     /// The differences at the last comparison.
     differences: Vec<Differences>,
+    /// The connections that had been closed because a worker had ended.
+    shut: Vec<i64>,
     /// The losses after that.
     lost: Lost,
 }
@@ -117,6 +127,7 @@ impl Accounts {
             log: AccessLog::new(dir),
             in_use: vec![0; UPSTREAMS.len()],
             differences: vec![Differences::new(); UPSTREAMS.len()],
+            shut: vec![0; UPSTREAMS.len()],
             lost: Lost::default(),
         }
     }
@@ -125,8 +136,11 @@ impl Accounts {
     pub fn expect_lost(&mut self, killed: &Killed) {
         self.lost.workers += 1;
         self.lost.clients += killed.clients as i64;
-        for (sum, in_use) in self.in_use.iter_mut().zip(&killed.in_use) {
-            *sum += in_use;
+        match &killed.in_use {
+            Some(in_use) => {
+                self.in_use.iter_mut().zip(in_use).for_each(|(sum, in_use)| *sum += in_use);
+            }
+            None => self.lost.unknown += killed.clients as i64,
         }
     }
 
@@ -135,13 +149,15 @@ impl Accounts {
         let mut looks = 1;
         loop {
             let look = self.look(report, nginx).await?;
-            let wrong = [self.changes(&look), look.idle(), look.reused(report)].concat();
+            let lost = self.lost_shared(&look);
+            let wrong = [self.changes(&look), look.idle(), look.reused(report), lost].concat();
             if wrong.is_empty() || looks == LOOKS {
                 for wrong in wrong {
                     report.violation(|| format!("counters: {wrong}"));
                 }
                 self.log.clear()?;
                 (self.differences, self.lost) = (look.differences, Lost::default());
+                self.shut = look.counts.iter().map(Counts::shut).collect();
                 return Ok(look.counts);
             }
             looks += 1;
@@ -157,10 +173,25 @@ impl Accounts {
         self.log.look(report)?;
         let of = |(index, counts): (usize, &Counts)| {
             let accepted = report.accepted[index].get();
-            differences(counts, &self.log.logged[index], accepted, self.in_use[index])
+            let in_use = (!UPSTREAMS[index].shared).then_some(self.in_use[index]);
+            differences(counts, &self.log.logged[index], accepted, in_use)
         };
         let differences = counts.iter().enumerate().map(of).collect();
         Ok(Look { counts, open, after, differences })
+    }
+
+    /// The upstreams of which more shared connections were lost than a busy machine explains, while
+    /// no worker was killed: reloads keep them.
+    fn lost_shared(&self, look: &Look) -> Vec<String> {
+        let mut wrong = vec![];
+        for ((upstream, counts), before) in UPSTREAMS.iter().zip(&look.counts).zip(&self.shut) {
+            let (lost, name) = (counts.shut() - before, upstream.name);
+            let most = upstream.connections as i64;
+            if upstream.is_movable() && self.lost.workers == 0 && lost > most {
+                wrong.push(format!("{lost} connections of {name} were closed by ending workers"));
+            }
+        }
+        wrong
     }
 
     /// The differences with a change that the losses do not explain.
@@ -185,21 +216,28 @@ impl Accounts {
     }
 }
 
-/// The differences of an upstream.
-fn differences(counts: &Counts, logged: &Logged, accepted: u64, in_use: i64) -> Differences {
+/// The differences of an upstream. `in_use` is `None` if its workers share connections.
+fn differences(
+    counts: &Counts,
+    logged: &Logged,
+    accepted: u64,
+    in_use: Option<i64>,
+) -> Differences {
     let Counts { requests, hits, misses, saved, refused, .. } = counts;
     let less = |counted: &u64, known: u64| *counted as i64 - known as i64;
     let unconnected = logged.unconnected;
     let ended = saved + refused.values().sum::<u64>();
     let mut differences = Differences::from([
         (Difference::Connected, less(misses, accepted + unconnected)),
-        (Difference::Ended, less(requests, ended) - in_use),
+        (Difference::Ended, in_use.map_or(0, |in_use| less(requests, ended) - in_use)),
+        (Difference::SharedEnded, in_use.map_or_else(|| less(requests, ended), |_| 0)),
     ]);
     let mut log = |what: &str, counted, known| {
         differences.insert(Difference::Logged(what.to_owned()), less(counted, known));
     };
     log("requests", requests, logged.servers + unconnected);
     log("hits", hits, logged.hits);
+    log("borrowed", &counts.shared.borrowed, logged.borrowed);
     log("misses", misses, logged.misses + unconnected);
     log("saved", saved, logged.saved);
     for (reason, refused) in refused {

@@ -21,8 +21,7 @@ pub async fn serve(context: Arc<Context>, server: Server, listener: TcpListener,
         tokio::spawn(async move {
             // nginx may close a connection at any time, as the backend may.
             let _ = accept(&context, server, stream, peer, tls).await;
-            let mut connections = context.connections.lock().expect("nobody panics with the lock");
-            connections.remove(&(server.address, peer));
+            context.connections().remove(&(server.address, peer));
         });
     }
 }

@@ -21,44 +21,38 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// The length from which nginx's ordinary log is emptied, in bytes.
 const LONG_LOG: u64 = 64 << 20;
 
-/// Whether each worker keeps within its limits. Call it while no request is under way.
+/// Whether each worker, or all together, keep within the limits. Call it while no request is under
+/// way.
 pub fn limits(context: &Context, nginx: &Nginx) {
     for (worker, sockets) in process::sockets(&nginx.workers()) {
-        for (index, upstream) in UPSTREAMS.iter().enumerate() {
-            let idle = sockets.iter().filter(|socket| upstream_of(socket.remote) == Some(index));
-            let idle: Vec<_> = idle.collect();
-            let (count, limit) = (idle.len(), upstream.connections);
-            if count > limit {
-                context.report.violation(|| {
-                    format!("worker {worker} has {count} idle connections of {}", upstream.name)
-                });
-            }
-            slices(context, worker, index, &idle);
-        }
+        check(context, &format!("worker {worker} has"), &sockets, false);
     }
+    let all = process::sockets(&process::children(nginx.pid));
+    let all: Vec<_> = all.into_values().flatten().collect();
+    check(context, "all workers have", &all, true);
 }
 
-/// Whether the slices of an upstream in a worker are not too many, and not too large.
-fn slices(context: &Context, worker: u32, upstream: usize, idle: &[&Socket]) {
-    let keys = keys(context, upstream, idle);
-    let (name, most) = (UPSTREAMS[upstream].name, UPSTREAMS[upstream].slices);
-    if keys.len() > most {
-        let report = &context.report;
-        report.violation(|| format!("worker {worker} has {} slices of {name}", keys.len()));
-    }
-    for (key, count) in keys {
-        if count > (UPSTREAMS[upstream].slice_limit)(&key) {
-            context.report.violation(|| {
-                format!("worker {worker} has {count} idle connections of {name} under {key:?}")
-            });
+/// Checks the idle connections of one worker, or all those that workers share.
+fn check(context: &Context, who: &str, sockets: &[Socket], shared: bool) {
+    for (index, upstream) in UPSTREAMS.iter().enumerate() {
+        if upstream.shared != shared {
+            continue;
+        }
+        let idle = sockets.iter().filter(|socket| upstream_of(socket.remote) == Some(index));
+        let idle: Vec<_> = idle.collect();
+        let keys = keys(context, index, &idle);
+        for excess in upstream.excess(&keys, context.is_low(), false) {
+            context.report.violation(|| format!("{who} {excess}"));
         }
     }
 }
 
 /// The number of connections under each key.
 fn keys(context: &Context, upstream: usize, idle: &[&Socket]) -> HashMap<String, usize> {
-    let connections = context.connections.lock().expect("nobody panics with the lock");
-    let identity = |socket: &&Socket| connections.get(&(socket.remote, socket.local));
+    let connections = context.connections();
+    let identity = |socket: &&Socket| {
+        connections.get(&(socket.remote, socket.local)).map(|known| &known.identity)
+    };
     let mut keys = HashMap::new();
     for Identity { location, key } in idle.iter().filter_map(identity) {
         if LOCATIONS[*location].upstream == upstream {
@@ -122,20 +116,21 @@ pub struct Logs {
     read: usize,
     /// The workers that were killed on purpose.
     killed: HashSet<u32>,
-    any_killed: bool,
+    /// All of them.
+    ever_killed: HashSet<u32>,
 }
 
 impl Logs {
     /// The logs in nginx's folder.
     pub fn new(dir: &Path) -> Self {
         let (grave, ordinary) = (dir.join("grave.log"), dir.join("error.log"));
-        Logs { grave, ordinary, read: 0, killed: HashSet::new(), any_killed: false }
+        Logs { grave, ordinary, read: 0, killed: HashSet::new(), ever_killed: HashSet::new() }
     }
 
     /// A worker has been killed on purpose, which will be in the log.
     pub fn expect_killed(&mut self, worker: u32) {
         self.killed.insert(worker);
-        self.any_killed = true;
+        self.ever_killed.insert(worker);
     }
 
     /// Looks for lines that should not be there.
@@ -161,9 +156,18 @@ impl Logs {
         });
         killed.is_some_and(|worker| self.killed.remove(&worker))
             // An entry of the cache that a killed worker had in use.
-            || self.any_killed && line.contains("ignore long locked inactive cache entry")
+            || !self.ever_killed.is_empty() && line.contains("ignore long locked inactive cache entry")
+            || self.was_locked(line)
             // An entry that another worker is about to replace: nginx asks the server instead.
             || line.contains(" has too long header")
+    }
+
+    /// Whether a line is about shared connections that a killed worker had locked.
+    fn was_locked(&self, line: &str) -> bool {
+        let worker = line.split_once(" shared memory zone \"upstream_keepalive_shared:");
+        let worker = worker.and_then(|(_, rest)| rest.rsplit_once("\" was locked by "));
+        let worker = worker.and_then(|(_, worker)| worker.parse().ok());
+        worker.is_some_and(|worker| self.ever_killed.contains(&worker))
     }
 
     /// The lines of nginx's ordinary log about a request.

@@ -3,7 +3,7 @@
 
 use std::io::{ErrorKind, Result};
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::server::TlsStream;
 
 use crate::answer::{self, Answer};
-use crate::context::Context;
+use crate::context::{Context, Known};
 use crate::faults::{Fault, IdleFault};
 use crate::request::Request;
 use crate::upstreams::{BUFFER, Identity, KEPT, LOCATIONS, Server, UPSTREAMS};
@@ -24,6 +24,9 @@ const STALL: Duration = Duration::from_secs(4);
 
 /// The time for which requests may still arrive after an idle fault.
 const LATE: Duration = Duration::from_secs(1);
+
+/// The longest time that a server works for an answer, in microseconds.
+const WORK: u64 = 3000;
 
 /// The longest delay of a late body, in milliseconds.
 const LATE_BODY: u64 = 600;
@@ -58,6 +61,8 @@ pub struct Connection<'a, S> {
     name: Option<String>,
     /// The identity of the first request.
     first: Option<Identity>,
+    /// The number of requests.
+    requests: u64,
     /// A request that arrived when no request was allowed.
     early: Option<Request>,
     rng: SmallRng,
@@ -74,7 +79,7 @@ impl<'a, S: Stream> Connection<'a, S> {
         stream: S,
     ) -> Self {
         let (rng, wire) = (SmallRng::from_rng(&mut rand::rng()), Wire::new(stream));
-        Connection { context, server, peer, name, first: None, early: None, rng, wire }
+        Connection { context, server, peer, name, first: None, requests: 0, early: None, rng, wire }
     }
 
     /// Serves requests, until the connection ends.
@@ -117,6 +122,7 @@ impl<'a, S: Stream> Connection<'a, S> {
         if let Some(early) = self.early.take() {
             return Ok(Some(early));
         }
+        self.set_known(Some(Instant::now()));
         let fault = IdleFault::pick(&mut self.rng).filter(|_| self.context.may_spoil());
         // A reset loses the bytes of the last answer that nginx has not received yet.
         let may_reset = |fault: &(IdleFault, _)| !(last.answered && fault.0 == IdleFault::Reset);
@@ -150,8 +156,33 @@ impl<'a, S: Stream> Connection<'a, S> {
         Ok(())
     }
 
+    /// A request has been read, and its answer has not ended: no other one may be there.
+    async fn expect_no_other(&mut self, request: &Request) {
+        if self.wire.unused().is_empty() {
+            // nginx may have closed the connection.
+            let _ = timeout(Duration::ZERO, self.wire.more()).await;
+        }
+        if self.wire.unused().is_empty() {
+            return;
+        }
+        let other = wire::request(self.wire.unused(), Request::parse).ok();
+        let other = other.map(|other| (format!("{:x}", other.id), other.worker, other.identity));
+        let Request { id, worker, identity, .. } = request;
+        self.context.report.violation(|| {
+            format!("{other:?} came before the answer to {id:x} of {worker}, {identity:?}")
+        });
+    }
+
+    /// Records what is known of this connection, for the checks.
+    fn set_known(&self, idle: Option<Instant>) {
+        let Some(identity) = self.first.clone() else { return };
+        let known = Known { identity, requests: self.requests, idle };
+        self.context.connections().insert((self.server.address, self.peer), known);
+    }
+
     /// Does a wrong thing to an idle connection.
     async fn spoil(&mut self, fault: IdleFault, last: u64) -> Result<()> {
+        self.set_known(None);
         self.context.report.faults.add();
         self.context.ledger.idle_fault(self.server.address, self.first.clone(), fault);
         match fault {
@@ -181,12 +212,7 @@ impl<'a, S: Stream> Connection<'a, S> {
             report.violation(|| format!("{identity:?} on {server}, TLS name {:?}", self.name));
         }
         match &self.first {
-            None => {
-                let mut connections =
-                    self.context.connections.lock().expect("nobody panics with the lock");
-                connections.insert((self.server.address, self.peer), request.identity.clone());
-                self.first = Some(request.identity.clone());
-            }
+            None => self.first = Some(request.identity.clone()),
             Some(first) => {
                 report.reused[self.server.upstream].add();
                 if *first != request.identity {
@@ -196,6 +222,8 @@ impl<'a, S: Stream> Connection<'a, S> {
                 }
             }
         }
+        self.requests += 1;
+        self.set_known(None);
     }
 
     /// Reads the body, which must be the client's.
@@ -215,6 +243,11 @@ impl<'a, S: Stream> Connection<'a, S> {
         }
         if !matches!(fault, Some(Fault::Early | Fault::Reset)) {
             self.read_body(request).await?;
+            if UPSTREAMS[self.server.upstream].shared && self.rng.random_range(0..6) == 0 {
+                // Time in which a worker could take the connection from another one.
+                sleep(Duration::from_micros(self.rng.random_range(0..WORK))).await;
+            }
+            self.expect_no_other(request).await;
         }
         let mut answer = answer::whole(&mut self.rng, request, self.server);
         match fault {

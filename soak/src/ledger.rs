@@ -15,9 +15,10 @@ const REMEMBERED: usize = 1 << 20;
 /// The time that nginx may need to notice a fault in an idle connection.
 const NOTICE: Duration = Duration::from_millis(250);
 
-/// The longest harmless time in which this program does not run: half of nginx's timeout. After a
-/// longer one, nginx may have waited for a backend without success.
-const LONG_LAG: Duration = Duration::from_secs(1);
+/// The longest harmless time in which this program, or a worker, does not run: half of nginx's
+/// timeout. After a longer one, nginx may have waited for a backend without success. A worker is
+/// never stopped for so long, unless the machine has too much to do.
+const LONG: Duration = Duration::from_secs(1);
 
 /// The time for which events are remembered: longer than any request takes.
 const KEPT: Duration = Duration::from_secs(60);
@@ -161,6 +162,16 @@ impl Ledger {
         record(&mut self.events().shortages, begin);
     }
 
+    /// Whether a worker has stood still at any time since this one.
+    pub fn stood_since(&self, time: Instant) -> bool {
+        self.events().freezes.iter().any(|(_, end)| end.is_none_or(|end| end >= time))
+    }
+
+    /// Whether a worker was killed since this time.
+    pub fn killed_since(&self, time: Instant) -> bool {
+        self.events().kills.iter().any(|kill| kill.at >= time)
+    }
+
     /// Forgets events that are too old to explain anything.
     pub fn prune(&self) {
         let Some(old) = Instant::now().checked_sub(KEPT) else { return };
@@ -186,10 +197,11 @@ impl Ledger {
         let mut events = self.events();
         match case.failure {
             Failure::Closed if marks & SEEN == 0 && events.closes(case) => true,
+            Failure::Cut if events.missed(case) >= LONG => true,
             Failure::Closed | Failure::Cut => events.killed(case),
             // nginx has no connection left to connect with.
             Failure::Status(500) => marks & SEEN == 0 && events.is_short(case),
-            Failure::Status(504) => events.lagged(case) >= LONG_LAG,
+            Failure::Status(504) => events.missed(case) >= LONG,
             Failure::Status(_) => events.idle_fault(case),
             Failure::Strange | Failure::Stray | Failure::Hung => false,
         }
@@ -225,12 +237,13 @@ impl Events {
         self.kills.iter().any(|kill| case.begin <= kill.at + NOTICE && of(kill))
     }
 
-    /// The time for which this program, with the backends, did not run during a request.
-    fn lagged(&self, case: &Case) -> Duration {
-        let during = |&(begin, end): &(Instant, Instant)| {
+    /// The time for which this program, with the backends, or a worker did not run during a request.
+    fn missed(&self, case: &Case) -> Duration {
+        let during = |(begin, end): (Instant, Instant)| {
             end.min(case.end).saturating_duration_since(begin.max(case.begin))
         };
-        self.lags.iter().map(during).sum()
+        let freezes = self.freezes.iter().map(|&(begin, end)| (begin, end.unwrap_or(case.end)));
+        self.lags.iter().copied().chain(freezes).map(during).sum()
     }
 
     /// Whether a server has spoiled an idle connection at the same time, which this request may

@@ -17,7 +17,7 @@ use crate::context::Context;
 use crate::exchange::{Answer, Connection, Request};
 use crate::faults::Failure;
 use crate::ledger::Case;
-use crate::upstreams::LOCATIONS;
+use crate::upstreams::{LOCATIONS, Location, UPSTREAMS};
 
 /// The number of clients.
 pub const CLIENTS: usize = 80;
@@ -35,6 +35,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Default)]
 pub struct Gate {
     closed: AtomicBool,
+    /// Whether no request may begin that uses an upstream whose workers share connections.
+    lull: AtomicBool,
+    /// Whether no request may begin that uses nginx's cache.
+    uncached: AtomicBool,
     under_way: AtomicUsize,
 }
 
@@ -47,6 +51,23 @@ impl Gate {
     /// Lets requests begin again.
     pub fn open(&self) {
         self.closed.store(false, Ordering::SeqCst);
+    }
+
+    /// Begins or ends a lull of requests that use shared connections: meanwhile those are idle.
+    pub fn lull(&self, begin: bool) {
+        self.lull.store(begin, Ordering::SeqCst);
+    }
+
+    /// Lets no request begin that uses nginx's cache, or lets them begin again.
+    pub fn leave_cache(&self, leave: bool) {
+        self.uncached.store(leave, Ordering::SeqCst);
+    }
+
+    /// Whether requests of a location may begin.
+    fn admits(&self, location: &Location) -> bool {
+        let lull = UPSTREAMS[location.upstream].shared && self.lull.load(Ordering::SeqCst);
+        let uncached = location.cache.is_some() && self.uncached.load(Ordering::SeqCst);
+        !lull && !uncached
     }
 
     /// Whether no request is under way.
@@ -137,7 +158,12 @@ impl Client {
             self.context.report.key(key);
             format!("k{key:04}.soak")
         };
-        let location = self.locations.sample(&mut self.rng);
+        let location = loop {
+            let location = self.locations.sample(&mut self.rng);
+            if self.gate.admits(&LOCATIONS[location]) {
+                break location;
+            }
+        };
         Request { id, location, method, host, body, close: self.rng.random_range(0..20) == 0 }
     }
 

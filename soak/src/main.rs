@@ -25,6 +25,7 @@
 //! | `status`     | the counters of `keepalive_status`                     |
 //! | `access`     | nginx's access log                                     |
 //! | `nginx`      | nginx's configuration and signals                      |
+//! | `samples`    | the limits over all workers, under load                |
 //! | `checks`     | checks of sockets, memory and logs from outside        |
 //! | `accounts`   | the module's counters, compared with other sources     |
 //! | `storm`      | reloads, kills, shortages, pauses                      |
@@ -44,6 +45,7 @@ mod nginx;
 mod process;
 mod report;
 mod request;
+mod samples;
 mod status;
 mod storm;
 mod upstreams;
@@ -128,6 +130,7 @@ async fn soak(context: &Arc<Context>, arguments: Arguments) -> Result<()> {
     }
     let judge = tokio::spawn(judge(context.clone(), failed, dir.clone()));
     tokio::spawn(watch(context.clone()));
+    tokio::spawn(samples::take(context.clone(), gate.clone()));
     tokio::spawn(progress(context.clone()));
 
     let mut storm = Storm::new(context.clone(), gate, &dir);
@@ -152,7 +155,9 @@ async fn soak(context: &Arc<Context>, arguments: Arguments) -> Result<()> {
 
 /// A soak without load proves nothing.
 fn check_use(report: &Report) -> Result<()> {
-    let counters = [&report.requests, &report.hits, &report.idle, &report.faults, &report.reloads];
+    let Report { requests, hits, idle, faults, reloads, .. } = report;
+    let Report { borrowed, kept_over_reload, samples, .. } = report;
+    let counters = [requests, hits, idle, faults, reloads, borrowed, kept_over_reload, samples];
     if counters.iter().any(|counter| counter.get() == 0) {
         return Err(Error::other("nothing was shown"));
     }

@@ -21,7 +21,7 @@ use crate::status;
 use crate::upstreams::{BUFFER, LOCATIONS, MAPS, Server, UPSTREAMS};
 
 /// The number of workers.
-const WORKERS: usize = 2;
+pub const WORKERS: usize = 4;
 
 /// `worker_connections`, usually.
 const CONNECTIONS: usize = 4096;
@@ -34,7 +34,12 @@ const FEW_CONNECTIONS: usize = 2 * CLIENTS + 32;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The number of attempts to stop a worker without a lock.
-const TRIES: usize = 5;
+const TRIES: usize = 20;
+
+/// The number of attempts to stop a worker in an operation on shared connections, and the time from
+/// one to the next.
+const TRIES_IN_OPERATION: usize = 60;
+const BETWEEN: Duration = Duration::from_millis(1);
 
 /// The paths of everything.
 pub struct Paths {
@@ -52,8 +57,8 @@ pub struct Killed {
     pub worker: u32,
     /// The connections that clients had with it.
     pub clients: usize,
-    /// The connections to each upstream that it had in use.
-    pub in_use: Vec<i64>,
+    /// The connections to each upstream that it had in use; `None` if nobody could know.
+    pub in_use: Option<Vec<i64>>,
 }
 
 /// A running nginx.
@@ -71,7 +76,7 @@ impl Nginx {
     /// Starts nginx, and waits until it has workers.
     pub async fn start(paths: Paths, listen: SocketAddr, servers: Vec<Server>) -> Result<Self> {
         let conf = paths.dir.join("nginx.conf");
-        fs::write(&conf, configuration(&paths, listen, &servers, CONNECTIONS))?;
+        fs::write(&conf, configuration(&paths, listen, &servers, false))?;
         // It must not outlive this program.
         let master = Command::new("setpriv")
             .args(["--pdeathsig", "TERM"])
@@ -97,8 +102,7 @@ impl Nginx {
 
     /// Reloads the configuration; the new workers may have few connections.
     pub async fn reload(&self, ledger: &Ledger, few: bool) -> Result<()> {
-        let connections = if few { FEW_CONNECTIONS } else { CONNECTIONS };
-        let conf = configuration(&self.paths, self.listen, &self.servers, connections);
+        let conf = configuration(&self.paths, self.listen, &self.servers, few);
         fs::write(self.paths.dir.join("nginx.conf"), conf)?;
         let old = self.workers();
         ledger.quit(&old);
@@ -121,8 +125,29 @@ impl Nginx {
     /// stopped before. The idle ones must count as closed then.
     pub async fn kill(&self, ledger: &Ledger, which: usize) -> Result<Killed> {
         let worker = self.stop_unlocked(ledger, which).await?;
+        self.kill_stopped(ledger, worker, true).await
+    }
+
+    /// Kills a worker in the middle of an operation on connections that it shares with the others,
+    /// and waits for the next one. `None` if it was never there when it was stopped. Call it while
+    /// nobody uses nginx's cache, which it could have locked otherwise.
+    pub async fn kill_in_operation(&self, ledger: &Ledger, which: usize) -> Result<Option<Killed>> {
+        for _ in 0..TRIES_IN_OPERATION {
+            let worker = self.stop(ledger, which).await?;
+            if !status::is_told(self.listen).await {
+                return self.kill_stopped(ledger, worker, false).await.map(Some);
+            }
+            signal(worker, Signal::CONT)?;
+            ledger.freeze(false);
+            sleep(BETWEEN).await;
+        }
+        Ok(None)
+    }
+
+    /// Kills a stopped worker. With `tells`, nginx tells its status meanwhile.
+    async fn kill_stopped(&self, ledger: &Ledger, worker: u32, tells: bool) -> Result<Killed> {
         let sockets = process::sockets(&[worker]).remove(&worker).unwrap_or_default();
-        let before = status::read(self.listen).await?;
+        let before = if tells { Some(status::read(self.listen).await?) } else { None };
         let ports = sockets.iter().filter(|socket| socket.local == self.listen);
         let ports: HashSet<u16> = ports.map(|socket| socket.remote.port()).collect();
         let clients = ports.len();
@@ -132,10 +157,11 @@ impl Nginx {
         let replaced = |workers: Vec<u32>| workers.len() == WORKERS && !workers.contains(&worker);
         self.wait_for(|nginx| replaced(nginx.workers())).await?;
 
+        let Some(before) = before else { return Ok(Killed { worker, clients, in_use: None }) };
         let after = status::read(self.listen).await?;
         let idle = before.iter().zip(&after).map(|(before, after)| after.shut() - before.shut());
         let open = process::to_upstreams(&sockets).into_iter().zip(idle);
-        let in_use = open.map(|(open, idle)| open as i64 - idle).collect();
+        let in_use = Some(open.map(|(open, idle)| open as i64 - idle).collect());
         Ok(Killed { worker, clients, in_use })
     }
 
@@ -152,7 +178,8 @@ impl Nginx {
     async fn stop_unlocked(&self, ledger: &Ledger, which: usize) -> Result<u32> {
         for _ in 0..TRIES {
             let worker = self.stop(ledger, which).await?;
-            if status::can_use_cache(self.listen).await {
+            // The first question is the fast one.
+            if status::is_told(self.listen).await && status::can_use_cache(self.listen).await {
                 return Ok(worker);
             }
             signal(worker, Signal::CONT)?;
@@ -209,12 +236,8 @@ fn signal(process: u32, signal: Signal) -> Result<()> {
 }
 
 /// The text of nginx.conf. Messages worse than an error have a log of their own, which is small.
-fn configuration(
-    paths: &Paths,
-    listen: SocketAddr,
-    servers: &[Server],
-    connections: usize,
-) -> String {
+fn configuration(paths: &Paths, listen: SocketAddr, servers: &[Server], few: bool) -> String {
+    let connections = if few { FEW_CONNECTIONS } else { CONNECTIONS };
     let user = if rustix::process::getuid().is_root() { "user nobody nogroup;" } else { "" };
     let mut text = format!(
         "load_module {module};
@@ -246,7 +269,7 @@ http {{
 {MAPS}",
         module = paths.module.display(),
     );
-    upstreams(&mut text, servers);
+    upstreams(&mut text, servers, few);
     let _ = write!(text, "\n    server {{\n        listen {listen} backlog=4096;\n");
     let _ = writeln!(
         text,
@@ -268,14 +291,14 @@ http {{
     text + "    }\n}\n"
 }
 
-fn upstreams(text: &mut String, servers: &[Server]) {
+fn upstreams(text: &mut String, servers: &[Server], low: bool) {
     for (index, upstream) in UPSTREAMS.iter().enumerate() {
         let _ = writeln!(text, "    upstream {} {{", upstream.name);
         for server in servers.iter().filter(|server| server.upstream == index) {
             let _ = writeln!(text, "        server {} max_fails=0;", server.address);
         }
-        let _ = writeln!(text, "        keepalive {};", upstream.keepalive());
-        let _ = writeln!(text, "        keepalive_timeout 2s;\n    }}");
+        let _ = writeln!(text, "        keepalive {};", upstream.keepalive(low));
+        let _ = writeln!(text, "        keepalive_timeout {};\n    }}", upstream.timeout);
     }
 }
 
@@ -292,6 +315,7 @@ fn locations(text: &mut String) {
             proxy_set_header Connection keep-alive;
             proxy_set_header X-Slice {key};
             proxy_set_header X-Location {index};
+            proxy_set_header X-Worker $pid;
             {cache}
             add_header X-Cache $upstream_cache_status always;
             add_header X-Upstream $upstream_addr always;
@@ -300,7 +324,7 @@ fn locations(text: &mut String) {
             path = location.path,
             scheme = location.scheme,
             name = upstream.name,
-            key = upstream.key,
+            key = if upstream.key.is_empty() { "''" } else { upstream.key },
             cache = cache.unwrap_or_default(),
         );
     }

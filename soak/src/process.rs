@@ -14,6 +14,9 @@ pub struct Socket {
     pub remote: SocketAddr,
 }
 
+/// The state of an open connection, as the system writes it.
+const ESTABLISHED: &str = "01";
+
 /// The children of a process.
 pub fn children(process: u32) -> Vec<u32> {
     let path = format!("/proc/{process}/task/{process}/children");
@@ -66,6 +69,20 @@ pub fn to_upstreams<'a>(sockets: impl IntoIterator<Item = &'a Socket>) -> Vec<u6
         counts[index] += 1;
     }
     counts
+}
+
+/// The open connections of all processes, from both sides, by the address of this side and the
+/// other: whether there is nothing to be read.
+pub fn quiet() -> HashMap<(SocketAddr, SocketAddr), bool> {
+    let table = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    let quiet = |line: &str| {
+        let mut fields = line.split_whitespace();
+        let (local, remote) = (fields.nth(1)?, fields.next()?);
+        let (state, (_, unread)) = (fields.next()?, fields.next()?.split_once(':')?);
+        let quiet = unread.bytes().all(|digit| digit == b'0');
+        (state == ESTABLISHED).then_some(((address(local)?, address(remote)?), quiet))
+    };
+    table.lines().skip(1).filter_map(quiet).collect()
 }
 
 fn inodes(process: u32) -> HashSet<u64> {

@@ -24,6 +24,16 @@ pub struct Report {
     pub misses: Counter,
     /// Idle connections.
     pub idle: Counter,
+    /// Requests that used an idle connection of another worker.
+    pub borrowed: Counter,
+    /// Connections that were taken over from a worker of before a reload.
+    pub kept_over_reload: Counter,
+    /// Connections that the system refused to hand over.
+    pub refused_handovers: Counter,
+    /// The looks at the limits of connections that workers share, while there was load.
+    pub samples: Counter,
+    /// The most idle connections of each upstream in them.
+    pub peaks: [Counter; UPSTREAMS.len()],
     /// Faults of the backends.
     pub faults: Counter,
     /// Requests that clients gave up on purpose.
@@ -38,6 +48,8 @@ pub struct Report {
     pub reloads: Counter,
     /// Workers killed.
     pub kills: Counter,
+    /// Those killed in an operation on connections that workers share.
+    pub kills_in_operation: Counter,
     /// Workers stopped for a while.
     pub freezes: Counter,
     /// Times at which this program did not get to run.
@@ -61,6 +73,11 @@ impl Counter {
     /// Sets it.
     pub fn set(&self, number: u64) {
         self.0.store(number, Ordering::Relaxed);
+    }
+
+    /// Raises it to this number, unless it is higher.
+    pub fn raise(&self, number: u64) {
+        self.0.fetch_max(number, Ordering::Relaxed);
     }
 
     /// Its value.
@@ -113,14 +130,24 @@ impl Report {
     /// The figures so far, for the progress.
     pub fn progress(&self) -> String {
         format!(
-            "{}, {} requests given up, {} failures explained, {} workers stopped for a while, {} lags of this program, caches {:?}",
+            "{}, {} requests given up, {} failures explained, {} workers killed in an operation, {} stopped for a while, {} lags of this program, {} hand-overs refused, {} samples, most idle {}, caches {:?}",
             self.figures(),
             self.aborted.get(),
             self.explained.get(),
+            self.kills_in_operation.get(),
             self.freezes.get(),
             self.lags.get(),
+            self.refused_handovers.get(),
+            self.samples.get(),
+            self.peaks(),
             self.caches(),
         )
+    }
+
+    fn peaks(&self) -> String {
+        let peaks = UPSTREAMS.iter().zip(&self.peaks).filter(|(upstream, _)| upstream.shared);
+        let peaks = peaks.map(|(upstream, peak)| format!("{} {}", upstream.name, peak.get()));
+        peaks.collect::<Vec<_>>().join(", ")
     }
 
     /// The figures of the last line.
@@ -128,7 +155,7 @@ impl Report {
         let keys = self.keys.lock().expect("nobody panics with the lock").len() as u64;
         format!(
             "requests={} reused={} keys={} faults={} reloads={} kills={} violations={} \
-             unexplained={} hits={} misses={} idle={}",
+             unexplained={} hits={} misses={} idle={} borrowed={} kept_over_reload={}",
             self.requests.get(),
             self.reused.iter().map(Counter::get).sum::<u64>(),
             keys + self.single_keys.get(),
@@ -140,6 +167,8 @@ impl Report {
             self.hits.get(),
             self.misses.get(),
             self.idle.get(),
+            self.borrowed.get(),
+            self.kept_over_reload.get(),
         )
     }
 }

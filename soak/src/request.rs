@@ -17,6 +17,8 @@ pub struct Request {
     pub conditional: bool,
     /// The identity under which nginx looked for a connection.
     pub identity: Identity,
+    /// The worker that sent it.
+    pub worker: u32,
     /// Whether its connection is never kept.
     pub refused: bool,
     /// The length of its body.
@@ -27,7 +29,9 @@ impl Request {
     /// Makes it from its method, its target and its fields.
     pub fn parse(method: &str, target: &str, fields: Fields<'_>) -> Option<Self> {
         let (_, id) = target.split_once('?')?;
-        let (location, key) = (fields.number("X-Location")?, fields.get("X-Slice")?);
+        // nginx sends no field without a value.
+        let (location, key) =
+            (fields.number("X-Location")?, fields.get("X-Slice").unwrap_or_default());
         let Location { cache, upstream, .. } = LOCATIONS.get(location)?;
         let cacheable = cache.is_some() && method != "POST";
         let identity = Identity::new(location, key);
@@ -40,6 +44,7 @@ impl Request {
             refused: UPSTREAMS[*upstream].refuses(key),
             length: fields.number("Content-Length").unwrap_or(0),
             identity,
+            worker: fields.number("X-Worker")?,
         })
     }
 }

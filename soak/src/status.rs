@@ -25,8 +25,22 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The time after which the cache counts as locked.
 const LOCKED: Duration = Duration::from_secs(1);
 
+/// The time after which shared connections count as locked.
+const AT_ONCE: Duration = Duration::from_millis(200);
+
 /// The time until it is asked again.
 const MEANWHILE: Duration = Duration::from_millis(10);
+
+/// The counters of an upstream whose workers share connections.
+#[derive(Default, Deserialize)]
+pub struct SharedCounts {
+    /// Requests that used an idle connection of another worker.
+    pub borrowed: u64,
+    /// Connections that were taken over from a worker of before a reload.
+    pub kept_over_reload: u64,
+    /// Connections that the system refused to hand over.
+    pub refused_handovers: u64,
+}
 
 /// The module's counters for an upstream.
 #[derive(Deserialize)]
@@ -45,6 +59,9 @@ pub struct Counts {
     pub refused: BTreeMap<String, u64>,
     /// Connections that are idle.
     pub idle: u64,
+    /// Only if the workers share connections.
+    #[serde(default)]
+    pub shared: SharedCounts,
 }
 
 impl Counts {
@@ -68,6 +85,12 @@ struct Status {
 /// Reads the counters of each upstream from nginx.
 pub async fn read(nginx: SocketAddr) -> Result<Vec<Counts>> {
     read_from(nginx, PATH).await
+}
+
+/// Whether nginx tells its status at once: a stopped worker may have locked the connections that it
+/// shares.
+pub async fn is_told(nginx: SocketAddr) -> bool {
+    matches!(timeout(AT_ONCE, read_from(nginx, PATH)).await, Ok(Ok(_)))
 }
 
 /// Whether nginx can read its cache: a stopped worker may have locked it.

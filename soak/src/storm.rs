@@ -12,7 +12,7 @@ use crate::accounts::{self, Accounts};
 use crate::checks::{self, Logs, Memory};
 use crate::context::Context;
 use crate::load::Gate;
-use crate::nginx::Nginx;
+use crate::nginx::{Killed, Nginx, WORKERS};
 use crate::report::Report;
 
 /// The time from one reload to the next.
@@ -33,11 +33,15 @@ const PERIOD: u64 = 8;
 /// no answer, and has idle connections.
 const BEHAVED: Duration = Duration::from_secs(2);
 
-/// The time that workers may need after the last answer to park all connections.
-const SETTLED: Duration = Duration::from_millis(300);
+/// The time that workers may need after the last answer to park all connections, and to close their
+/// descriptors of those that other workers have used: they look for them every 500 ms.
+const SETTLED: Duration = Duration::from_millis(700);
 
 /// The idle timeout of nginx's upstreams, and a little more.
 const IDLE: Duration = Duration::from_secs(3);
+
+/// The time after which requests with nginx's cache have come to an end, all but a few.
+const UNCACHED: Duration = Duration::from_millis(300);
 
 /// The state of a soak.
 pub struct Storm {
@@ -95,8 +99,14 @@ impl Storm {
     }
 
     async fn reload(&mut self, nginx: &Nginx, few: bool) -> Result<()> {
-        self.few = few;
+        if !few {
+            self.context.lower(false);
+        }
         nginx.reload(&self.context.ledger, few).await?;
+        if few && !self.few {
+            self.context.lower(true);
+        }
+        self.few = few;
         self.context.report.reloads.add();
         Ok(())
     }
@@ -108,19 +118,35 @@ impl Storm {
         self.reload(nginx, matches!(self.cycle % 12, 6..9)).await?;
         let (pause, time, which) = {
             let mut rng = rand::rng();
-            (rng.random_range(100..900), rng.random_range(100..700), rng.random_range(0..2))
+            (rng.random_range(100..900), rng.random_range(100..700), rng.random_range(0..WORKERS))
         };
         sleep(Duration::from_millis(pause)).await;
         if self.cycle / PERIOD % 2 == 0 && self.cycle % 2 == 1 {
-            let killed = nginx.kill(ledger, which).await?;
+            let killed = self.kill(nginx, which).await?;
             self.logs.expect_killed(killed.worker);
             self.accounts.expect_lost(&killed);
             report.kills.add();
-        } else if self.cycle % 3 == 2 {
+        } else if self.cycle % 3 != 0 {
             nginx.freeze(ledger, which, Duration::from_millis(time)).await?;
             report.freezes.add();
         }
         Ok(())
+    }
+
+    /// Kills a worker: every other time in an operation on shared connections, if possible.
+    async fn kill(&self, nginx: &Nginx, which: usize) -> Result<Killed> {
+        let Context { ledger, report, .. } = &*self.context;
+        if self.cycle % 4 == 3 {
+            self.gate.leave_cache(true);
+            sleep(UNCACHED).await;
+            let killed = nginx.kill_in_operation(ledger, which).await;
+            self.gate.leave_cache(false);
+            if let Some(killed) = killed? {
+                report.kills_in_operation.add();
+                return Ok(killed);
+            }
+        }
+        nginx.kill(ledger, which).await
     }
 
     /// Waits until no request is under way, and checks the limits and the counters.
@@ -139,9 +165,13 @@ impl Storm {
         checks::limits(&self.context, nginx);
         let counts = self.accounts.check(&self.context.report, nginx).await?;
         let Report { hits, misses, idle, .. } = &self.context.report;
+        let Report { borrowed, kept_over_reload, refused_handovers, .. } = &self.context.report;
         hits.set(counts.iter().map(|counts| counts.hits).sum());
         misses.set(counts.iter().map(|counts| counts.misses).sum());
         idle.set(counts.iter().map(|counts| counts.idle).sum());
+        borrowed.set(counts.iter().map(|counts| counts.shared.borrowed).sum());
+        refused_handovers.set(counts.iter().map(|counts| counts.shared.refused_handovers).sum());
+        kept_over_reload.set(counts.iter().map(|counts| counts.shared.kept_over_reload).sum());
         self.context.behave(false);
         Ok(())
     }

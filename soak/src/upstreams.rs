@@ -1,6 +1,7 @@
 //! The upstreams and locations of the soak: one table, from which nginx's configuration is made and
 //! by which the backends and the checks judge; and the identity of a connection in its terms.
 
+use std::collections::HashMap;
 use std::fmt::{Display, Formatter};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -17,9 +18,9 @@ pub struct Upstream {
     pub name: &'static str,
     /// The `keepalive` directive's arguments, without the following ones.
     pub rest: &'static str,
-    /// The variable of the slice key.
+    /// The variable of the slice key; empty if there is none.
     pub key: &'static str,
-    /// Most idle connections of a worker.
+    /// Most idle connections of a worker, or of all of them if they are shared.
     pub connections: usize,
     /// `slice_poolsize`.
     pub slices: usize,
@@ -31,6 +32,10 @@ pub struct Upstream {
     pub strict: bool,
     /// Reuse stays within one location: `local`.
     pub local: bool,
+    /// Whether the limits hold over all workers, which use each other's connections: `shared`.
+    pub shared: bool,
+    /// `keepalive_timeout`.
+    pub timeout: &'static str,
     /// The number of servers.
     pub servers: u8,
     /// Whether the servers close idle connections and say so in `Keep-Alive`.
@@ -79,7 +84,10 @@ impl Identity {
 
 impl Display for Identity {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}", LOCATIONS[self.location].path, self.key)
+        match (LOCATIONS[self.location].path, &self.key[..]) {
+            (path, "") => f.write_str(path),
+            (path, key) => write!(f, "{path} {key}"),
+        }
     }
 }
 
@@ -95,12 +103,14 @@ const PLAIN: Upstream = Upstream {
     slice_limit: NO_LIMIT,
     strict: false,
     local: false,
+    shared: false,
+    timeout: "2s",
     servers: 2,
     hints: false,
 };
 
 /// All upstreams.
-pub const UPSTREAMS: [Upstream; 10] = [
+pub const UPSTREAMS: [Upstream; 15] = [
     Upstream {
         name: "host",
         rest: "slice_conn=4",
@@ -136,10 +146,52 @@ pub const UPSTREAMS: [Upstream; 10] = [
     Upstream { name: "stale", ..PLAIN },
     Upstream { name: "revalidated", servers: 1, ..PLAIN },
     Upstream { name: "updated", ..PLAIN },
+    Upstream {
+        name: "shared",
+        rest: "slice_conn=2",
+        connections: 24,
+        slices: 16,
+        slice_limit: |_| 2,
+        shared: true,
+        hints: true,
+        ..PLAIN
+    },
+    Upstream { name: "shared-whole", key: "", connections: 12, slices: 1, shared: true, ..PLAIN },
+    Upstream {
+        name: "shared-tls",
+        rest: "slice_conn=3",
+        connections: 20,
+        slices: 12,
+        slice_limit: |_| 3,
+        shared: true,
+        ..PLAIN
+    },
+    Upstream {
+        name: "shared-brief",
+        rest: "slice_conn=4",
+        connections: 32,
+        slices: 8,
+        slice_limit: |_| 4,
+        key_length: 4,
+        shared: true,
+        timeout: "300ms",
+        servers: 1,
+        ..PLAIN
+    },
+    Upstream {
+        name: "shared-local",
+        rest: "slice_dyn=limit slice_conn=2",
+        connections: 16,
+        slices: 16,
+        slice_limit: dynamic_limit,
+        local: true,
+        shared: true,
+        ..PLAIN
+    },
 ];
 
 /// All locations.
-pub const LOCATIONS: [Location; 12] = [
+pub const LOCATIONS: [Location; 19] = [
     Location { path: "/host", upstream: 0, scheme: "http", weight: 25, cache: None },
     Location { path: "/owner", upstream: 1, scheme: "http", weight: 15, cache: None },
     Location { path: "/dyn", upstream: 2, scheme: "http", weight: 12, cache: None },
@@ -152,6 +204,13 @@ pub const LOCATIONS: [Location; 12] = [
     Location { path: "/stale", upstream: 7, scheme: "http", weight: 8, cache: Some(STALE) },
     Location { path: "/revalidated", upstream: 8, scheme: "http", weight: 8, cache: Some(AGAIN) },
     Location { path: "/updated", upstream: 9, scheme: "https", weight: 8, cache: Some(UPDATED) },
+    Location { path: "/shared", upstream: 10, scheme: "http", weight: 20, cache: None },
+    Location { path: "/shared-whole", upstream: 11, scheme: "http", weight: 20, cache: None },
+    Location { path: "/shared-tls", upstream: 12, scheme: "https", weight: 8, cache: None },
+    Location { path: "/shared-plain", upstream: 12, scheme: "http", weight: 8, cache: None },
+    Location { path: "/shared-brief", upstream: 13, scheme: "http", weight: 12, cache: None },
+    Location { path: "/shared-local-a", upstream: 14, scheme: "http", weight: 6, cache: None },
+    Location { path: "/shared-local-b", upstream: 14, scheme: "http", weight: 6, cache: None },
 ];
 
 /// The cached answer is used if a server fails; a `HEAD` is sent as a `HEAD`.
@@ -209,19 +268,25 @@ impl Location {
 
 impl Upstream {
     /// The directive's arguments.
-    pub fn keepalive(&self) -> String {
-        let Upstream { rest, key, connections, slices, key_length, .. } = self;
+    pub fn keepalive(&self, low: bool) -> String {
+        let Upstream { rest, key, slices, key_length, .. } = self;
+        let connections = self.limit(low);
         let strict = if self.strict { "slice_strict" } else { "" };
         let local = if self.local { "local" } else { "" };
+        let shared = if self.shared { "shared" } else { "" };
+        if key.is_empty() {
+            return format!("{connections} {local} {shared}");
+        }
         format!(
             "{connections} slice_key={key} slice_poolsize={slices} slice_keylen={key_length} \
-             {rest} {strict} {local}"
+             {rest} {strict} {local} {shared}"
         )
     }
 
     /// The whole key of a request.
     pub fn key_of(&self, host: &str) -> String {
         match (self.key, host.strip_prefix('k')) {
+            ("", _) => String::new(),
             ("$owner", Some(name)) => format!("user:{}", &name[2..4]),
             _ => host.to_owned(),
         }
@@ -230,6 +295,36 @@ impl Upstream {
     /// A key as the module uses it.
     pub fn cut<'a>(&self, key: &'a str) -> &'a str {
         key.get(..self.key_length).unwrap_or(key)
+    }
+
+    /// Whether each connection can pass from one worker to another: without TLS.
+    pub fn is_movable(&self) -> bool {
+        let mut own = LOCATIONS.iter().filter(|own| UPSTREAMS[own.upstream].name == self.name);
+        self.shared && own.all(|location| location.scheme == "http")
+    }
+
+    /// The most idle connections. With `low`, it is that of the other configuration.
+    pub fn limit(&self, low: bool) -> usize {
+        if low && self.shared { self.connections / 2 } else { self.connections }
+    }
+
+    /// What is too much in idle connections, of which there are so many under each key, if one of
+    /// them may not count.
+    pub fn excess(&self, keys: &HashMap<String, usize>, low: bool, one_less: bool) -> Vec<String> {
+        let (name, mut excess, idle) = (self.name, vec![], keys.values().sum::<usize>());
+        let less = usize::from(one_less);
+        if idle > self.limit(low) + less {
+            excess.push(format!("{idle} idle connections of {name}"));
+        }
+        if keys.len() > self.slices + less {
+            excess.push(format!("{} slices of {name}", keys.len()));
+        }
+        for (key, count) in keys {
+            if *count > (self.slice_limit)(key).saturating_add(less) {
+                excess.push(format!("{count} idle connections of {name} under {key:?}"));
+            }
+        }
+        excess
     }
 
     /// Whether connections under a key are never kept.

@@ -37,7 +37,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         &self.buffer
     }
 
-    async fn more(&mut self) -> Result<()> {
+    /// Waits for more bytes. Can be cancelled.
+    pub async fn more(&mut self) -> Result<()> {
         match self.stream.read_buf(&mut self.buffer).await? {
             0 => Err(ErrorKind::UnexpectedEof.into()),
             _ => Ok(()),
