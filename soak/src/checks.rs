@@ -41,7 +41,7 @@ fn check(context: &Context, who: &str, sockets: &[Socket], shared: bool) {
         let idle = sockets.iter().filter(|socket| upstream_of(socket.remote) == Some(index));
         let idle: Vec<_> = idle.collect();
         let keys = keys(context, index, &idle);
-        for excess in upstream.excess(&keys, context.is_low(), false) {
+        for excess in upstream.excess(&keys, context.is_low(), 0) {
             context.report.violation(|| format!("{who} {excess}"));
         }
     }

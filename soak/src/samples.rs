@@ -17,11 +17,15 @@ use tokio::time::sleep;
 
 use crate::context::Context;
 use crate::load::Gate;
+use crate::nginx::WORKERS;
 use crate::process;
 use crate::upstreams::{Identity, LOCATIONS, UPSTREAMS};
 
 /// The time for which a connection must have been idle before a sample, and must be after it.
 const AROUND: Duration = Duration::from_millis(20);
+
+/// The time for which connections must stay idle after a sample in which they are too many.
+const CONFIRMED: Duration = Duration::from_millis(60);
 
 /// A delay of this program that makes a sample useless.
 const LATE: Duration = Duration::from_millis(15);
@@ -56,7 +60,7 @@ async fn sample(context: &Context) {
     let Some(before) = begin.checked_sub(AROUND) else { return };
     let low = context.is_low();
     let mut idle = idle_since(context, before);
-    if !excess(&idle, low, false).is_empty() {
+    if !excess(&idle, low, 0).is_empty() {
         let quiet = block_in_place(process::quiet);
         let is_quiet = |(server, nginx): (SocketAddr, SocketAddr)| {
             let both = [quiet.get(&(server, nginx)), quiet.get(&(nginx, server))];
@@ -78,9 +82,16 @@ async fn sample(context: &Context) {
         context.report.peaks[upstream].raise(keys.values().sum::<usize>() as u64);
     }
     context.report.samples.add();
-    // It may have stopped between the end of an answer and that it was counted.
-    let stopped = context.ledger.stood_since(before);
-    for excess in excess(&idle, low, stopped) {
+    // A worker that stopped may have locked the connections: then all others, old ones of a reload
+    // included, wait for it, each with a connection of which the answer has ended.
+    let waiting = || if context.ledger.stood_since(before) { 2 * WORKERS } else { 0 };
+    if excess(&idle, low, waiting()).is_empty() {
+        return;
+    }
+    // The one that has locked them may just not get to run.
+    sleep(CONFIRMED).await;
+    retain_idle(context, &mut idle);
+    for excess in excess(&idle, low, waiting()) {
         context.report.violation(|| format!("all workers have {excess} under load"));
     }
 }
@@ -116,8 +127,8 @@ fn keys(idle: &[Idle]) -> HashMap<usize, HashMap<String, usize>> {
     keys
 }
 
-/// What is too much, in all upstreams, if one connection of each may not count.
-fn excess(idle: &[Idle], low: bool, one_less: bool) -> Vec<String> {
-    let of = |(upstream, keys): (usize, _)| UPSTREAMS[upstream].excess(&keys, low, one_less);
+/// What is too much, in all upstreams, if so many connections of each may not count.
+fn excess(idle: &[Idle], low: bool, less: usize) -> Vec<String> {
+    let of = |(upstream, keys): (usize, _)| UPSTREAMS[upstream].excess(&keys, low, less);
     keys(idle).into_iter().flat_map(of).collect()
 }

@@ -308,11 +308,10 @@ impl Upstream {
         if low && self.shared { self.connections / 2 } else { self.connections }
     }
 
-    /// What is too much in idle connections, of which there are so many under each key, if one of
-    /// them may not count.
-    pub fn excess(&self, keys: &HashMap<String, usize>, low: bool, one_less: bool) -> Vec<String> {
+    /// What is too much in idle connections, of which there are so many under each key, if so
+    /// many of them may not count.
+    pub fn excess(&self, keys: &HashMap<String, usize>, low: bool, less: usize) -> Vec<String> {
         let (name, mut excess, idle) = (self.name, vec![], keys.values().sum::<usize>());
-        let less = usize::from(one_less);
         if idle > self.limit(low) + less {
             excess.push(format!("{idle} idle connections of {name}"));
         }
