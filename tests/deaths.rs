@@ -250,7 +250,7 @@ fn put(all: &mut Connections<Arena>, own: Own, (holder, fd): (Holder, i32)) -> S
         limited_by: LimitedBy::Hint,
         movable: true,
     };
-    all.put(|| id(own), &mut Lookup::default(), NO_LIMIT, (holder, fd, idle))
+    all.put(|| id(own), &mut Lookup::default(), NO_LIMIT, (holder, fd, &idle))
 }
 
 /// Puts until a connection is kept, and removes those in the way.

@@ -289,9 +289,13 @@ fn dead_workers_are_searched_for_twice_a_second() {
 #[test]
 fn a_connection_is_on_its_way_from_one_search_to_the_next_at_most() {
     let mut shared = shared(8, 8);
-    let old = keep(&mut shared, &id("a", "1"), Holder::InFlight, -1);
+    let send = |shared: &mut Shared<_>| {
+        let ticket = keep(shared, &id("a", "1"), A, 1);
+        shared.run(|all| all.pass(ticket.slot, Holder::InFlight, -1))
+    };
+    let old = send(&mut shared);
     shared.run(|all| all.search(1000, |_| true));
-    let young = keep(&mut shared, &id("a", "1"), Holder::InFlight, -1);
+    let young = send(&mut shared);
     assert_eq!(holders(&mut shared, old), [Holder::InFlight]);
     shared.run(|all| all.search(1500, |_| true));
     assert_eq!(holders(&mut shared, old), []);
@@ -354,15 +358,6 @@ fn what_is_too_many_is_told_under_the_configuration_in_force() {
         shared.run(|all| all.remove(ticket.slot, B));
     }
     assert_eq!(excess(&mut shared, 5), None);
-}
-
-#[test]
-fn what_its_holder_must_close_is_not_told_to_be_too_many() {
-    let mut shared = shared(8, 8);
-    let ticket = keep(&mut shared, &id("a", "1"), A, 1);
-    shared.run(|all| all.set_limits(5, 0, Some(8)));
-    shared.run(|all| all.want(ticket.slot));
-    assert_eq!(shared.run(|all| all.excess(5, NO_LIMIT)), None);
 }
 
 #[test]
@@ -532,7 +527,7 @@ fn a_lookup_does_not_outlive_a_death() {
     die(&mut shared, |_| ());
     keep(&mut shared, &b, A, 2);
     assert_eq!(shared.run(|all| all.find(&a, &mut lookup)), None);
-    shared.run(|all| all.put(|| a, &mut lookup, NO_LIMIT, (A, 3, facts(3))));
+    shared.run(|all| all.put(|| a, &mut lookup, NO_LIMIT, (A, 3, &facts(3))));
     let found = find(&mut shared, &a).unwrap();
     assert_eq!(shared.run(|all| all.get(found).unwrap().fd), 3);
 }

@@ -60,7 +60,7 @@ pub fn put(
     limit: u32,
 ) -> SharedPut {
     let mut lookup = Lookup::default();
-    shared.run(|all| all.put(|| *identity, &mut lookup, limit, (holder, fd, facts(fd))))
+    shared.run(|all| all.put(|| *identity, &mut lookup, limit, (holder, fd, &facts(fd))))
 }
 
 /// Puts a connection that is kept at once.

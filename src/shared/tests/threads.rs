@@ -129,7 +129,7 @@ impl Worker<'_> {
         self.common.run(|all| {
             let mut lookup = Lookup::default();
             loop {
-                match all.put(|| *identity, &mut lookup, 2, (self.me, number, facts(number))) {
+                match all.put(|| *identity, &mut lookup, 2, (self.me, number, &facts(number))) {
                     SharedPut::Kept(ticket) => {
                         self.park(ticket, all.pool().peer_of(ticket.slot).unwrap(), fd);
                         break;
