@@ -8,8 +8,10 @@ use self::params::HintsParams;
 use crate::location::Numbers;
 use crate::policy::UseLimits;
 
+pub mod format;
 mod keepalive;
 pub mod params;
+pub mod status;
 
 /// The default of `keepalive_requests`, as in nginx.
 const REQUESTS: ngx_uint_t = 1000;
@@ -31,6 +33,8 @@ pub struct MainConf {
     pub(crate) configured: bool,
     /// Its number, higher than those of all configurations before.
     pub(crate) number: u64,
+    /// Whether a location must have the same number after a reload.
+    pub(crate) stable_locations: bool,
     /// The numbers of its locations, until all of them are read.
     pub(crate) locations: Numbers,
 }

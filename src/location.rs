@@ -9,7 +9,7 @@ use foldhash::fast::FixedState;
 use ngx::http::{Merge, MergeConfigError};
 use siphasher::sip::SipHasher13;
 
-use crate::status::params::StatusParams;
+use crate::conf::status::StatusParams;
 
 /// The module's configuration of a location.
 #[derive(Debug, Default)]
@@ -34,17 +34,21 @@ impl Merge for LocationConf {
 pub struct Numbers(HashSet<u64, FixedState>);
 
 impl Numbers {
-    /// The number of a location inside of another one, by the names of its server and its own. Of
-    /// locations with the same names, each has a number of its own, by their order. `None` if there
-    /// is no memory.
-    pub fn number(&mut self, outer: u64, server: &[u8], location: &[u8]) -> Option<u64> {
+    /// The number of a location inside of another one, by its names. Of locations with the same
+    /// names, each has a number of its own, by their order. `None` if there is no memory.
+    pub fn number<'a>(
+        &mut self,
+        outer: u64,
+        names: impl Iterator<Item = &'a [u8]> + Clone,
+    ) -> Option<u64> {
         self.0.try_reserve(1).ok()?;
         let mut number = 0;
         while number == 0 || !self.0.insert(number) {
             let mut hasher = SipHasher13::new_with_keys(outer, number);
-            hasher.write_usize(server.len());
-            hasher.write(server);
-            hasher.write(location);
+            for name in names.clone() {
+                hasher.write_usize(name.len());
+                hasher.write(name);
+            }
             number = hasher.finish();
         }
         Some(number)
@@ -55,18 +59,20 @@ impl Numbers {
 mod tests {
     use super::*;
 
+    fn number(numbers: &mut Numbers, outer: u64, names: &[&str]) -> u64 {
+        numbers.number(outer, names.iter().map(|name| name.as_bytes())).unwrap()
+    }
+
     fn numbers() -> Vec<u64> {
         let mut numbers = Numbers::default();
         let mut given = vec![];
-        for server in ["", "a", "a.b"] {
-            // Twice, as of two `server` blocks of the same name.
+        for server in [&[][..], &["a"], &["a", "b"], &["ab"], &["a.b"]] {
+            // Twice, as of two `server` blocks of the same names.
             for _ in 0..2 {
-                let outer = numbers.number(0, server.as_bytes(), b"").unwrap();
+                let outer = number(&mut numbers, 0, server);
                 given.push(outer);
                 for location in ["/", "/a", "/", ".b/"] {
-                    given.push(
-                        numbers.number(outer, server.as_bytes(), location.as_bytes()).unwrap(),
-                    );
+                    given.push(number(&mut numbers, outer, &[location]));
                 }
             }
         }
@@ -77,7 +83,7 @@ mod tests {
     fn each_location_has_a_number_of_its_own() {
         let given = numbers();
         let different: HashSet<_> = given.iter().collect();
-        assert_eq!((given.len(), different.len(), given.contains(&0)), (30, 30, false));
+        assert_eq!((given.len(), different.len(), given.contains(&0)), (50, 50, false));
     }
 
     #[test]
@@ -88,9 +94,9 @@ mod tests {
     #[test]
     fn a_further_location_does_not_change_the_numbers_of_others() {
         let mut numbers = Numbers::default();
-        let before = numbers.number(7, b"a", b"/b");
+        let before = number(&mut numbers, 7, &["/b"]);
         let mut numbers = Numbers::default();
-        numbers.number(7, b"a", b"/a").unwrap();
-        assert_eq!(numbers.number(7, b"a", b"/b"), before);
+        number(&mut numbers, 7, &["/a"]);
+        assert_eq!(number(&mut numbers, 7, &["/b"]), before);
     }
 }

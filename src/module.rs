@@ -9,14 +9,13 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use nginx_sys::{
     NGX_CONF_1MORE, NGX_CONF_NOARGS, NGX_CONF_TAKE1, NGX_CONF_TAKE12, NGX_HTTP_LOC_CONF,
     NGX_HTTP_LOC_CONF_OFFSET, NGX_HTTP_MODULE, NGX_HTTP_SRV_CONF_OFFSET, NGX_HTTP_UPS_CONF,
-    NGX_LOG_EMERG, NGX_PROCESS_HELPER, ngx_command_t, ngx_conf_t, ngx_cycle_t,
-    ngx_http_core_loc_conf_t, ngx_http_core_srv_conf_t, ngx_http_module_t, ngx_int_t, ngx_module_t,
-    ngx_pid, ngx_process, ngx_str_t, ngx_uint_t,
+    NGX_LOG_EMERG, NGX_PROCESS_HELPER, ngx_command_t, ngx_conf_t, ngx_cycle_t, ngx_http_module_t,
+    ngx_int_t, ngx_module_t, ngx_pid, ngx_process, ngx_str_t, ngx_uint_t,
 };
 use ngx::core::{NGX_CONF_ERROR, NGX_CONF_OK, Pool as Memory};
 use ngx::http::{
     HttpModule, HttpModuleConfExt, HttpModuleLocationConf, HttpModuleMainConf,
-    HttpModuleServerConf, Merge, NgxHttpCoreModule, NgxHttpUpstreamModule,
+    HttpModuleServerConf, Merge, NgxHttpUpstreamModule,
 };
 #[cfg(not(ngx_feature = "http_ssl"))]
 use ngx::ngx_conf_log_error;
@@ -31,6 +30,7 @@ use crate::upstream::{self, ServerConf, Upstream};
 use crate::variables;
 
 mod directives;
+mod locations;
 mod run_time;
 mod set_up;
 mod warnings;
@@ -67,23 +67,13 @@ impl HttpModule for Module {
         inner: *mut c_void,
     ) -> *mut c_char {
         let (outer, inner): (*mut LocationConf, *mut LocationConf) = (outer.cast(), inner.cast());
-        // SAFETY: nginx passes two configurations that `create_loc_conf` has made, and sets the
-        // context to that of the inner one; nothing else refers to these structures.
+        // SAFETY: nginx passes two configurations that `create_loc_conf` has made, to which nothing
+        // else refers, and sets the context to that of the inner one.
         unsafe {
             if (*inner).merge(&*outer).is_err() {
                 return NGX_CONF_ERROR;
             }
-            let main = (*cf).http_main_conf_unchecked::<MainConf>(nginx::this_module());
-            let core = NgxHttpCoreModule::module();
-            let server = (*cf).http_server_conf_unchecked::<ngx_http_core_srv_conf_t>(core);
-            let location = (*cf).http_location_conf_unchecked::<ngx_http_core_loc_conf_t>(core);
-            let (Some(main), Some(server), Some(location)) = (main, server, location) else {
-                return NGX_CONF_ERROR;
-            };
-            let names = (server.as_ref().server_name, location.as_ref().name);
-            let numbers = &mut (*main.as_ptr()).locations;
-            let (server, location) = (names.0.as_bytes(), names.1.as_bytes());
-            match numbers.number((*outer).number, server, location) {
+            match locations::number(cf, (*outer).number) {
                 Some(number) => (*inner).number = number,
                 None => {
                     ngx_log_error!(NGX_LOG_EMERG, (*cf).log, "could not allocate memory");
@@ -126,7 +116,7 @@ impl HttpModule for Module {
             (*conf).configured = true;
             (*conf).number = NUMBER.fetch_add(1, Relaxed).saturating_add(1);
             warnings::warn(cf);
-            match set_up::all(cf, (*conf).status) {
+            match set_up::all(cf, conf) {
                 Some(()) => NGX_CONF_OK,
                 None => NGX_CONF_ERROR,
             }

@@ -7,16 +7,16 @@ use core::{iter, slice};
 
 use libc::sa_family_t;
 use nginx_sys::{
-    NGX_ERROR, NGX_OK, ngx_addr_t, ngx_conf_t, ngx_current_msec, ngx_cycle, ngx_exiting,
+    NGX_ERROR, NGX_OK, ngx_addr_t, ngx_conf_t, ngx_current_msec, ngx_exiting,
     ngx_http_compile_complex_value, ngx_http_compile_complex_value_t, ngx_http_complex_value,
     ngx_http_complex_value_t, ngx_http_get_flushed_variable, ngx_http_get_variable_index,
     ngx_http_request_t, ngx_http_upstream_main_conf_t, ngx_http_upstream_server_t,
-    ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_list_part_t, ngx_list_t, ngx_log_t, ngx_module_t,
-    ngx_palloc, ngx_pool_cleanup_add, ngx_pool_cleanup_pt, ngx_pool_t, ngx_str_t, ngx_table_elt_t,
+    ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_list_part_t, ngx_list_t, ngx_module_t, ngx_palloc,
+    ngx_pool_cleanup_add, ngx_pool_cleanup_pt, ngx_pool_t, ngx_str_t, ngx_table_elt_t,
     ngx_terminate, ngx_uint_t, sockaddr, socklen_t,
 };
 
-pub use self::connection::Connection;
+pub use self::connection::{Connection, cycle_log};
 use crate::policy::Time;
 
 mod connection;
@@ -64,12 +64,6 @@ pub fn upstreams(conf: &ngx_http_upstream_main_conf_t) -> &[*mut ngx_http_upstre
 pub fn now() -> Time {
     // SAFETY: nginx sets it.
     unsafe { ngx_current_msec as Time }
-}
-
-/// The log that is used outside of requests.
-pub fn cycle_log() -> *mut ngx_log_t {
-    // SAFETY: `ngx_cycle` is valid while a worker runs.
-    unsafe { (*ngx_cycle).log }
 }
 
 /// The addresses of an upstream's servers. A server whose name is resolved later has none.

@@ -245,13 +245,17 @@ impl<A: Allocator> Pool<A> {
     /// A connection that is too many, after the limits were lowered. `slice_limit` is the most
     /// connections that a slice may hold.
     pub fn excess(&self, slice_limit: u32) -> Option<(SlotIndex, Evicted)> {
-        let of_slice = self.slices.as_ref().and_then(|slices| slices.excess(slice_limit));
+        let of_slices = self.slices.as_ref().and_then(|slices| {
+            let of_least_used = slices.excess().and_then(|slice| slices.back(slice));
+            let beyond = || Some((slices.beyond(slice_limit)?, Evicted::SliceLimit));
+            of_least_used.map(|victim| (victim, Evicted::Slices)).or_else(beyond)
+        });
         let of_all = || {
             let is_excess = self.slots.count() > self.limits.connections;
             let victim = self.recently_saved.back().filter(|_| is_excess)?;
             Some((victim, Evicted::Connections))
         };
-        of_slice.or_else(of_all).map(|(victim, why)| (SlotIndex(victim), why))
+        of_slices.or_else(of_all).map(|(victim, why)| (SlotIndex(victim), why))
     }
 
     /// Forgets all connections, and lookups.

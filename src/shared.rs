@@ -411,6 +411,11 @@ impl<A: Allocator> Connections<A> {
         }
     }
 
+    /// Whether the limits are those of this configuration: there is no later one.
+    pub fn is_latest(&self, configuration: u64) -> bool {
+        configuration == self.configuration
+    }
+
     /// A connection that is too many for the limits, if they are those of this configuration.
     /// `slice_limit` is the most connections that a slice may hold.
     pub fn excess(&self, configuration: u64, slice_limit: u32) -> Option<(SlotIndex, Evicted)> {

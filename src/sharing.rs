@@ -91,8 +91,11 @@ unsafe extern "C" fn read_mailbox(event: *mut ngx_event_t) {
         end();
         return;
     }
-    while let Some((letter, fd)) = handover::receive() {
-        receive(letter, fd);
+    // A worker of before a reload, which is about to end, leaves the letters to the new ones.
+    if upstreams().all(|(upstream, _)| upstream.is_latest()) {
+        while let Some((letter, fd)) = handover::receive() {
+            receive(letter, fd);
+        }
     }
     connection.set_not_ready();
     connection.watch();

@@ -13,8 +13,8 @@ use ngx::http::{HttpModuleConfExt, HttpModuleMainConf, NgxHttpUpstreamModule};
 use ngx::ngx_log_error;
 
 use self::body::Body;
-use self::format::Format;
 use self::report::{MOST_SLICES, Printable, Report};
+use crate::conf::format::Format;
 use crate::counters::{Pid, Totals};
 use crate::handover;
 use crate::location::LocationConf;
@@ -23,10 +23,8 @@ use crate::pool::UsedSlice;
 use crate::upstream;
 
 mod body;
-mod format;
 mod html;
 mod json;
-pub mod params;
 mod prometheus;
 mod report;
 

@@ -16,13 +16,14 @@ use core::ptr::NonNull;
 use std::os::fd::OwnedFd;
 
 use nginx_sys::{
-    ngx_connection_t, ngx_http_upstream_init_peer_pt, ngx_http_upstream_init_pt,
-    ngx_http_upstream_main_conf_t, ngx_http_upstream_srv_conf_t, ngx_str_t,
+    ngx_http_upstream_init_peer_pt, ngx_http_upstream_init_pt, ngx_http_upstream_main_conf_t,
+    ngx_http_upstream_srv_conf_t, ngx_str_t,
 };
 use ngx::core::{NgxStr, Pool as Memory};
 use ngx::http::HttpModuleConfExt;
 use rustix::io::Errno;
 
+pub use self::answer::{Copies, Keep, Removed, Taken};
 pub use self::parked::Parked;
 use self::parked::Table;
 pub use self::shared::Moved;
@@ -35,6 +36,7 @@ use crate::pool::{Identity, Length, Lookup, Pool, Put, Seed, SlotIndex, UsedSlic
 use crate::shared::{Idle, Ticket};
 use crate::zone::{self, CounterZone};
 
+mod answer;
 pub(crate) mod own;
 mod parked;
 mod shared;
@@ -114,64 +116,6 @@ pub unsafe fn find_parked<'a>(place: *mut c_void) -> (&'a Upstream, SlotIndex) {
     // as long as anything is parked in it.
     let upstream = unsafe { (*place).upstream.cast::<Upstream>().as_ref() };
     (upstream, upstream.with(|state| state.parked.slot(place)))
-}
-
-/// A connection that was parked, and has left the upstream. Its receiver closes it or uses it.
-#[must_use]
-pub struct Removed {
-    connection: NonNull<ngx_connection_t>,
-    copies: Copies,
-}
-
-/// What other processes may have of a connection.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Copies {
-    /// Nothing.
-    None,
-    /// A descriptor that they do not use.
-    Unused,
-    /// A descriptor that they do use.
-    Used,
-}
-
-impl Removed {
-    fn own(parked: &Parked) -> Self {
-        Removed { connection: parked.connection, copies: Copies::None }
-    }
-
-    fn shared(parked: &Parked) -> Self {
-        Removed { connection: parked.connection, copies: Copies::Unused }
-    }
-
-    fn stale(parked: &Parked) -> Self {
-        Removed { connection: parked.connection, copies: Copies::Used }
-    }
-
-    /// The connection, which now belongs to the caller, and what other processes have of it.
-    pub fn into_inner(self) -> (NonNull<ngx_connection_t>, Copies) {
-        (self.connection, self.copies)
-    }
-}
-
-/// The answer of [`Upstream::take`].
-pub enum Taken {
-    /// A connection for the request.
-    Hit(Removed),
-    /// A connection that has ended: close it, and ask again.
-    Ended(Removed),
-    /// A connection of another worker, which this one holds from now on: it is the answer of
-    /// [`Upstream::moved`].
-    Moved,
-}
-
-/// The answer of [`Upstream::keep`].
-pub enum Keep {
-    /// The connection is kept; with its data, for [`find_parked`].
-    Kept(*mut c_void),
-    /// This other one has left to make room: close it, and ask again.
-    Close(Removed),
-    /// The connection is not kept.
-    Refused(Refused),
 }
 
 impl Upstream {
@@ -394,10 +338,10 @@ impl Upstream {
             let Some(zone) = state.counters.connections() else { return Some(()) };
             let keepalive = &self.settings.keepalive;
             let slots = zone::reserved(keepalive.limits(0)).connections;
-            let mut shared = SharedCache::new_in(zone, slots, memory).ok()?;
+            let mut shared = SharedCache::new_in(zone, configuration, slots, memory).ok()?;
             let slices = keepalive.slice_key.as_ref().map(|_| keepalive.slice_poolsize);
             let limits = (keepalive.connections, slices, keepalive.slice_conn.unwrap_or(u32::MAX));
-            shared.set_limits(configuration, limits, state.counters.block());
+            shared.set_limits(limits, state.counters.block());
             state.shared = Some(shared);
             Some(())
         })
@@ -426,6 +370,11 @@ impl Upstream {
                 shared.set_ending();
             }
         });
+    }
+
+    /// Whether no worker has a later configuration of this upstream.
+    pub fn is_latest(&self) -> bool {
+        self.with(|state| state.shared.as_ref().is_none_or(SharedCache::is_latest))
     }
 
     /// Whether there is a worker that receives connections of this upstream.
@@ -512,19 +461,5 @@ impl Upstream {
     pub fn first_refusal(&self) -> Option<Errno> {
         let refusal = self.with(|state| state.shared.as_mut()?.refusal())?;
         (!self.refusal_logged.replace(true)).then_some(refusal)
-    }
-}
-
-impl Idle {
-    /// A connection that is saved now.
-    fn of(c: Connection, now: Time, limit: IdleLimit) -> Self {
-        Idle {
-            requests: u32::try_from(c.requests()).unwrap_or(u32::MAX),
-            made: now.saturating_sub(c.age(now)),
-            since: now,
-            deadline: limit.deadline(now),
-            limited_by: limit.by(),
-            movable: c.is_movable(),
-        }
     }
 }

@@ -155,7 +155,7 @@ conn_by($w[2], '/', $_) for qw/ a b /;
 is(refusals('u'), 2, 'one of another worker');
 is(refusals('few'), 0, 'none about another upstream');
 like($t->read_file('error.log'),
-	qr/\[warn\].* "u" cannot be used: Operation not permitted/, 'it says why');
+	qr/\[warn\].* "u" cannot be used \(1: Operation not permitted\)/, 'it says why');
 
 # at the limit, the one that must go is another worker's, which closes it soon
 

@@ -13,11 +13,11 @@ use ngx::ngx_conf_log_error;
 use super::run_time;
 use crate::builtin;
 use crate::conf::params::{self, Error, Params};
+use crate::conf::status::parse_status;
 use crate::conf::{Keepalive, MainConf};
 use crate::location::LocationConf;
 use crate::nginx;
 use crate::status;
-use crate::status::params::parse_status;
 use crate::upstream::ServerConf;
 
 /// The handler of `keepalive`.

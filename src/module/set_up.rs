@@ -8,7 +8,7 @@ use ngx::http::{HttpModuleMainConf, NgxHttpUpstreamModule};
 use ngx::{ngx_conf_log_error, ngx_log_error};
 
 use super::warnings::Place;
-use crate::conf::Keepalive;
+use crate::conf::{Keepalive, MainConf};
 use crate::handover;
 use crate::idle;
 use crate::nginx;
@@ -22,8 +22,8 @@ use crate::zone::{CounterZone, SharedLimits};
 ///
 /// # Safety
 ///
-/// The configuration file was read.
-pub unsafe fn all(cf: *mut ngx_conf_t, status: bool) -> Option<()> {
+/// The configuration file was read, and `main` is this module's configuration.
+pub unsafe fn all(cf: *mut ngx_conf_t, main: *mut MainConf) -> Option<()> {
     // SAFETY: `cf` is valid; the array holds pointers to upstreams.
     unsafe {
         for &upstream in nginx::upstreams(NgxHttpUpstreamModule::main_conf(&*cf)?) {
@@ -31,7 +31,8 @@ pub unsafe fn all(cf: *mut ngx_conf_t, status: bool) -> Option<()> {
             let mut counters = CounterZone::default();
             if let Some(keepalive) = &(*conf.as_ptr()).directives.keepalive {
                 let connections = shared_limits(cf, keepalive)?;
-                if status || connections.is_some() {
+                (*main).stable_locations |= connections.is_some() && keepalive.local;
+                if (*main).status || connections.is_some() {
                     counters.share(cf, (*upstream).host.as_bytes(), connections)?;
                 }
             }

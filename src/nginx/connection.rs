@@ -234,7 +234,7 @@ impl Connection {
 
     /// Sets the log that is used outside of requests.
     pub fn set_cycle_log(self) {
-        self.set_log(super::cycle_log());
+        self.set_log(cycle_log());
     }
 
     /// Ends it for all processes that have a descriptor of it: closing this one would not.
@@ -256,18 +256,22 @@ impl Connection {
 
     /// Makes a connection of a descriptor that another process had: one to a server, on which
     /// nothing is under way. It is not parked, and has a pool. `None` if there is no memory, or no
-    /// room for another connection; then the descriptor is closed.
+    /// room for another connection; then it has ended, for all that have a descriptor of it.
     pub fn adopt(
         (fd, is_unix): (OwnedFd, bool),
         log: *mut ngx_log_t,
         (requests, made): (usize, Time),
     ) -> Option<Self> {
         // SAFETY: the descriptor is open, and the log is valid.
-        let c = NonNull::new(unsafe { ngx_get_connection(fd.as_raw_fd(), log) })?;
+        let c = NonNull::new(unsafe { ngx_get_connection(fd.as_raw_fd(), log) });
+        let Some(connection) = c.map(Connection) else {
+            // SAFETY: the descriptor is open.
+            unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_RDWR) };
+            return None;
+        };
         // From here on, nginx closes it.
         let _ = fd.into_raw_fd();
-        let connection = Connection(c);
-        let c = c.as_ptr();
+        let c = connection.as_ptr();
         // SAFETY: the connection is new, and has both events. The fields are those that
         // `ngx_event_connect_peer` sets.
         unsafe {
@@ -288,11 +292,13 @@ impl Connection {
             (*(*c).write).set_ready(1);
             (*c).pool = ngx_create_pool(POOL_SIZE, log);
             if (*c).pool.is_null() {
+                connection.shut_down();
                 ngx_close_connection(c);
                 return None;
             }
             connection.set_log(log);
             if !connection.add_events() {
+                connection.shut_down();
                 connection.close();
                 return None;
             }
@@ -324,6 +330,12 @@ impl Connection {
 
 /// The size of the pool of a connection to a server, as in `ngx_http_upstream_connect`.
 const POOL_SIZE: usize = 128;
+
+/// The log that is used outside of requests.
+pub fn cycle_log() -> *mut ngx_log_t {
+    // SAFETY: `ngx_cycle` is valid while a worker runs.
+    unsafe { (*ngx_cycle).log }
+}
 
 /// The number of a new connection, for logs.
 fn next_number() -> ngx_atomic_uint_t {

@@ -1,11 +1,13 @@
 //! One attempt of a request to reach a server, as the callbacks of `ngx_peer_connection_t` see it.
 
+use core::ffi::CStr;
 use core::ptr::{self, NonNull};
 
 use nginx_sys::{
     NGX_LOG_WARN, NGX_PEER_FAILED, ngx_connection_t, ngx_http_request_t, ngx_int_t, ngx_log_t,
     ngx_peer_connection_t, ngx_uint_t,
 };
+use ngx::core::NgxStr;
 use ngx::ngx_log_error;
 
 use super::data::PeerData;
@@ -67,11 +69,14 @@ impl Attempt {
     pub fn answer_calls(&self) {
         idle::close_called(self.upstream());
         if let Some(error) = self.upstream().first_refusal() {
-            let name = self.upstream().name();
+            let (name, code) = (self.upstream().name(), error.raw_os_error());
+            // SAFETY: the text is valid until the next call.
+            let text = unsafe { CStr::from_ptr(libc::strerror(code)) };
+            let text = NgxStr::from_bytes(text.to_bytes());
             ngx_log_error!(
                 NGX_LOG_WARN,
                 self.log(),
-                "connections of other workers to upstream \"{name}\" cannot be used: {error}"
+                "connections of other workers to upstream \"{name}\" cannot be used ({code}: {text})"
             );
         }
     }

@@ -5,7 +5,6 @@ use core::num::NonZeroU64;
 use allocator_api2::alloc::Allocator;
 use allocator_api2::collections::TryReserveError;
 
-use super::Evicted;
 use super::index::{Index, Indexed, Place};
 use super::limits::SliceLimits;
 use super::list::{InSlice, Linked, Links, List};
@@ -136,14 +135,14 @@ impl<A: Allocator> Slices<A> {
         if self.in_use >= self.limit { self.recently_used.back() } else { None }
     }
 
-    /// The least recently saved connection of a slice that should not be: of one that holds more
-    /// than `limit`, or of the least recently used one if too many are in use.
-    pub fn excess(&self, limit: u32) -> Option<(u32, Evicted)> {
-        if self.in_use > self.limit {
-            return Some((self.back(self.recently_used.back()?)?, Evicted::Slices));
-        }
-        let full = self.nodes.nodes().iter().find(|slice| slice.count > limit)?;
-        Some((full.slots.back()?, Evicted::SliceLimit))
+    /// The least recently used slice, if more are in use than may be.
+    pub fn excess(&self) -> Option<u32> {
+        if self.in_use > self.limit { self.recently_used.back() } else { None }
+    }
+
+    /// The least recently saved connection of a slice that holds more than `limit`.
+    pub fn beyond(&self, limit: u32) -> Option<u32> {
+        self.nodes.nodes().iter().find(|slice| slice.count > limit)?.slots.back()
     }
 
     /// Forgets all slices.

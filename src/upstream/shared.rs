@@ -10,9 +10,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use ngx::core::{Pool as Memory, SlabPool};
 use rustix::io::Errno;
 
+use super::answer::{Keep, Removed, Taken};
 use super::own::Own;
 use super::parked::{Parked, Table};
-use super::{Keep, Removed, Taken};
 use crate::counters::{Closed, Pid, Refused, WorkerCounters};
 use crate::handover::{self, Failure, Letter};
 use crate::nginx::{self, Connection};
@@ -25,6 +25,8 @@ use crate::zone::{self, SharedZone};
 pub struct SharedCache {
     zone: SharedZone,
     number: WorkerNumber,
+    /// The number of this worker's configuration.
+    configuration: u64,
     own: Own<Memory>,
     /// Slots that this worker has yet to look at.
     calls: Option<Calls>,
@@ -79,13 +81,19 @@ impl SharedCache {
     /// # Errors
     ///
     /// There is not enough memory.
-    pub fn new_in(zone: SharedZone, slots: u32, memory: Memory) -> Result<Self, TryReserveError> {
+    pub fn new_in(
+        zone: SharedZone,
+        configuration: u64,
+        slots: u32,
+        memory: Memory,
+    ) -> Result<Self, TryReserveError> {
         let (number, process) = zone::this_worker();
         zone.run(|all| all.begin(number, process));
         let own = Own::new_in(slots, memory)?;
         Ok(SharedCache {
             zone,
             number,
+            configuration,
             own,
             calls: None,
             called: false,
@@ -408,11 +416,10 @@ impl SharedCache {
     /// Sets the limits, and closes what is too many for them.
     pub fn set_limits(
         &mut self,
-        configuration: u64,
         (connections, slices, slice_limit): (u32, Option<u32>, u32),
         counters: &WorkerCounters,
     ) {
-        let me = self.me();
+        let (me, configuration) = (self.me(), self.configuration);
         self.zone.run(|all| {
             all.set_limits(configuration, connections, slices);
             while let Some((slot, why)) = all.excess(configuration, slice_limit) {
@@ -424,6 +431,11 @@ impl SharedCache {
                 counters.closed(why.into());
             }
         });
+    }
+
+    /// Whether no worker has a later configuration.
+    pub fn is_latest(&self) -> bool {
+        self.read(|all| all.is_latest(self.configuration)).unwrap_or(true)
     }
 
     /// This worker is about to end.
@@ -526,4 +538,18 @@ fn cut(all: &All, slot: SlotIndex) -> Result<(), Errno> {
         Err(Failure::Refused(error)) => return Err(error),
     }
     Ok(())
+}
+
+impl Idle {
+    /// A connection that is saved now.
+    fn of(c: Connection, now: Time, limit: IdleLimit) -> Self {
+        Idle {
+            requests: u32::try_from(c.requests()).unwrap_or(u32::MAX),
+            made: now.saturating_sub(c.age(now)),
+            since: now,
+            deadline: limit.deadline(now),
+            limited_by: limit.by(),
+            movable: c.is_movable(),
+        }
+    }
 }

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::format::Format;
-use crate::conf::params::Error;
+use super::params::Error;
 
 /// The arguments of one `keepalive_status` directive.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
