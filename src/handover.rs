@@ -19,7 +19,7 @@ use rustix::process;
 
 use crate::counters::Pid;
 use crate::pool::SlotIndex;
-use crate::shared::Ticket;
+use crate::shared::{Ticket, WorkerNumber};
 
 mod probe;
 
@@ -41,51 +41,53 @@ impl From<Errno> for Failure {
     }
 }
 
-/// The processes from which descriptors were fetched.
-static PROCESSES: Mutex<Vec<(Pid, OwnedFd)>> = Mutex::new(Vec::new());
+/// The most processes of a master, as in nginx.
+const MOST: usize = 1024;
+
+/// The processes from which descriptors were fetched, by the numbers of the workers.
+static PROCESSES: Mutex<[Option<(Pid, OwnedFd)>; MOST]> = Mutex::new([const { None }; MOST]);
 
 /// Whether this process must not try.
 static FORBIDDEN: AtomicBool = AtomicBool::new(false);
 
-/// Fetches a copy of another process's descriptor.
+/// Fetches a copy of a descriptor of another worker, by its number and its process.
 ///
 /// # Errors
 ///
 /// Why there is none.
-pub fn fetch(process: Pid, fd: RawFd) -> Result<OwnedFd, Failure> {
+pub fn fetch((number, process): (WorkerNumber, Pid), fd: RawFd) -> Result<OwnedFd, Failure> {
     if FORBIDDEN.load(Relaxed) {
         return Err(Failure::Refused(Errno::PERM));
     }
     let Ok(mut processes) = PROCESSES.lock() else { return Err(Failure::Gone) };
-    let fetched = fetch_from(&mut processes, process, fd);
+    let fetched = fetch_from(&mut *processes, number.into(), process, fd);
     if let Err(Failure::Refused(Errno::MFILE | Errno::NFILE)) = fetched {
         // The request goes on with a connection of its own, which needs one of these.
-        processes.clear();
+        processes.fill_with(|| None);
     }
     fetched
 }
 
 fn fetch_from(
-    processes: &mut Vec<(Pid, OwnedFd)>,
+    processes: &mut [Option<(Pid, OwnedFd)>],
+    number: usize,
     process: Pid,
     fd: RawFd,
 ) -> Result<OwnedFd, Failure> {
-    let known = match processes.iter().position(|&(known, _)| known == process) {
-        Some(known) => known,
-        None => {
-            // Nobody asks for those that have ended again.
-            processes.retain(|&(known, _)| lives(known));
-            processes.try_reserve(1).map_err(|_| Failure::Refused(Errno::NOMEM))?;
-            processes.push((process, open(process)?));
-            processes.len().saturating_sub(1)
+    let is_known =
+        processes.get(number).and_then(Option::as_ref).is_some_and(|&(known, _)| known == process);
+    if !is_known {
+        // Nobody asks for those that have ended again.
+        for known in processes.iter_mut() {
+            if known.as_ref().is_some_and(|&(known, _)| !lives(known)) {
+                *known = None;
+            }
         }
-    };
-    let Some((_, pidfd)) = processes.get(known) else { return Err(Failure::Gone) };
-    let fetched = get(pidfd.as_fd(), fd);
-    if fetched.as_ref().is_err_and(|error| *error == Errno::SRCH) {
-        processes.swap_remove(known);
+        let opened = open(process)?;
+        *processes.get_mut(number).ok_or(Failure::Gone)? = Some((process, opened));
     }
-    Ok(fetched?)
+    let Some(Some((_, pidfd))) = processes.get(number) else { return Err(Failure::Gone) };
+    Ok(get(pidfd.as_fd(), fd)?)
 }
 
 #[cfg(target_os = "linux")]
@@ -119,7 +121,7 @@ pub fn begin() {
             let _ = process::set_ptracer(process::PTracer::ProcessID(master));
         }
         let try_it = || {
-            let _ = fetch(std::process::id(), 0);
+            let _ = fetch((0, std::process::id()), 0);
         };
         FORBIDDEN.store(probe::is_deadly(try_it), Relaxed);
     }
@@ -278,9 +280,9 @@ mod tests {
     #[test]
     fn what_is_gone_is_told_from_what_is_refused() {
         // The highest number that a process can have, and more.
-        assert_eq!(fetch(4_194_304, 0).unwrap_err(), Failure::Gone);
-        assert_eq!(fetch(std::process::id(), 1_000_000).unwrap_err(), Failure::Gone);
-        assert!(fetch(std::process::id(), 0).is_ok());
+        assert_eq!(fetch((1, 4_194_304), 0).unwrap_err(), Failure::Gone);
+        assert_eq!(fetch((2, std::process::id()), 1_000_000).unwrap_err(), Failure::Gone);
+        assert!(fetch((2, std::process::id()), 0).is_ok());
         assert!(lives(std::process::id()) && !lives(4_194_304));
     }
 
@@ -288,14 +290,14 @@ mod tests {
     fn processes_that_have_ended_are_forgotten() {
         let [mut first, mut second] =
             [(); 2].map(|()| Command::new("sleep").arg("60").spawn().unwrap());
-        assert!(fetch(first.id(), 0).is_ok());
+        assert!(fetch((3, first.id()), 0).is_ok());
         first.kill().unwrap();
         first.wait().unwrap();
-        assert!(fetch(second.id(), 0).is_ok());
+        assert!(fetch((4, second.id()), 0).is_ok());
         second.kill().unwrap();
         second.wait().unwrap();
         let processes = PROCESSES.lock().unwrap();
-        let knows = |process| processes.iter().any(|&(known, _)| known == process);
+        let knows = |process| processes.iter().flatten().any(|&(known, _)| known == process);
         assert_eq!((knows(first.id()), knows(second.id())), (false, true));
     }
 }

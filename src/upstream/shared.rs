@@ -502,7 +502,7 @@ fn fetch(all: &All, entry: &Entry, now: Time) -> Fetched {
     if !entry.idle.movable {
         return Fetched::Fixed;
     }
-    let fd = match handover::fetch(all.process(number).unwrap_or(0), entry.fd) {
+    let fd = match handover::fetch((number, all.process(number).unwrap_or(0)), entry.fd) {
         Ok(fd) => fd,
         Err(Failure::Gone) => return Fetched::Ended(Closed::Shutdown),
         Err(Failure::Refused(error)) => return Fetched::Refused(error),
@@ -532,7 +532,7 @@ fn cut(all: &All, slot: SlotIndex) -> Result<(), Errno> {
     let Some(Entry { holder: Holder::Worker(number), fd, .. }) = all.get(slot) else {
         return Ok(());
     };
-    match handover::fetch(all.process(*number).unwrap_or(0), *fd) {
+    match handover::fetch((*number, all.process(*number).unwrap_or(0)), *fd) {
         Ok(fd) => handover::shut_down(fd.as_fd()),
         Err(Failure::Gone) => {}
         Err(Failure::Refused(error)) => return Err(error),
