@@ -21,6 +21,7 @@ use crate::counters::Pid;
 use crate::pool::SlotIndex;
 use crate::shared::{Ticket, WorkerNumber};
 
+#[cfg(target_os = "linux")]
 mod probe;
 
 /// Why there is no descriptor.

@@ -4,10 +4,12 @@
 
 use core::ffi::c_void;
 use core::ptr::NonNull;
+use std::os::fd::AsFd;
 
 use nginx_sys::{ngx_connection_t, ngx_event_t, ngx_log_t, ngx_msec_t};
 
 use crate::counters::Closed;
+use crate::handover;
 use crate::nginx::{self, Connection, log_debug_http};
 use crate::policy::{self, IdleLimit};
 use crate::pool::SlotIndex;
@@ -83,11 +85,16 @@ pub fn close_called(upstream: &Upstream) {
 /// memory, or no room for another connection.
 pub fn adopt(upstream: &Upstream, moved: Moved, log: *mut ngx_log_t) -> Option<Connection> {
     let facts = (moved.idle.requests as usize, moved.idle.made);
-    let adopted = Connection::adopt((moved.fd, moved.is_unix), log, facts);
-    if adopted.is_none() {
-        upstream.forget_moved(moved.ticket);
+    match Connection::adopt((moved.fd, moved.is_unix), log, facts) {
+        Ok(c) => Some(c),
+        Err(fd) => {
+            // Another worker may have it by now.
+            if upstream.forget_moved(moved.ticket) {
+                handover::shut_down(fd.as_fd());
+            }
+            None
+        }
     }
-    adopted
 }
 
 /// Closes a connection that was adopted, and which another worker has ended meanwhile.

@@ -23,6 +23,7 @@ use ngx::{ngx_log_error, ngx_string};
 
 use crate::conf::MainConf;
 use crate::counters::Pid;
+use crate::handover;
 use crate::location::LocationConf;
 use crate::nginx;
 use crate::sharing;
@@ -249,6 +250,9 @@ unsafe fn begin(cycle: *mut ngx_cycle_t) -> Option<()> {
     // SAFETY: the cycle is valid, and has a pool.
     let (memory, cycle) = unsafe { (Memory::from_ngx_pool((*cycle).pool), &*cycle) };
     let number = Module::main_conf(cycle).map_or(0, |conf| conf.number);
+    if upstreams(cycle).any(|upstream| upstream.settings().keepalive.shared) {
+        handover::begin();
+    }
     for upstream in upstreams(cycle) {
         upstream.begin(number, memory.clone())?;
     }

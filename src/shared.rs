@@ -167,6 +167,7 @@ impl<A: Allocator + Clone> Shared<A> {
                 workers: all,
                 generation: 0,
                 limits: (limits.connections, limits.slices.map(|limits| limits.slices)),
+                slice_limit: u32::MAX,
                 configuration: 0,
                 next_search: 0,
                 in_flight: false,
@@ -210,6 +211,8 @@ pub struct Connections<A: Allocator> {
     generation: u64,
     /// Of connections and slices.
     limits: (u32, Option<u32>),
+    /// Of a slice.
+    slice_limit: u32,
     /// The number of the configuration that the limits are from.
     configuration: u64,
     next_search: Time,
@@ -409,6 +412,19 @@ impl<A: Allocator> Connections<A> {
             self.limits = (connections, slices);
             self.pool.set_limits(connections, slices);
         }
+    }
+
+    /// Sets the most connections that a slice may hold, like [`Self::set_limits`].
+    pub fn set_slice_limit(&mut self, configuration: u64, limit: u32) {
+        if configuration >= self.configuration {
+            self.slice_limit = limit;
+        }
+    }
+
+    /// The most connections that a slice may hold for a worker of this configuration, whose own
+    /// limit is `limit`: there may be a later one.
+    pub fn slice_limit(&self, configuration: u64, limit: u32) -> u32 {
+        if self.is_latest(configuration) { limit } else { limit.min(self.slice_limit) }
     }
 
     /// Whether the limits are those of this configuration: there is no later one.

@@ -23,16 +23,21 @@ const PERIOD: ngx_msec_t = 500;
 /// Begins, in a worker that has upstreams whose workers share connections. `None` if there is not
 /// enough memory.
 pub fn begin(memory: &Memory) -> Option<()> {
-    handover::begin();
-    let c = open_mailbox()?;
-    // SAFETY: an event is numbers and pointers, for which zeroes are valid; the memory is that of
-    // the worker's configuration, and nginx's connections live as long as the worker.
+    if open_mailbox().is_none() {
+        // Then other workers receive what is sent.
+        upstreams().for_each(|(upstream, _)| upstream.set_ending());
+    }
+    // SAFETY: an event and a connection are numbers and pointers, for which zeroes are valid; the
+    // memory is that of the worker's configuration.
     unsafe {
+        // nginx writes the descriptor of an event's connection to its debug log.
+        let mut none: ngx_connection_t = mem::zeroed();
+        none.fd = -1;
+        let none = nginx::allocate(memory.as_ptr(), none)?;
         let event: NonNull<ngx_event_t> = nginx::allocate(memory.as_ptr(), mem::zeroed())?;
         let event = event.as_ptr();
         (*event).handler = Some(look);
-        // nginx writes the descriptor of this connection to its debug log.
-        (*event).data = c.as_ptr().cast();
+        (*event).data = none.as_ptr().cast();
         (*event).log = nginx::cycle_log();
         // A worker that ends does not wait for it.
         (*event).set_cancelable(1);
@@ -53,7 +58,7 @@ pub fn end() {
     }
 }
 
-/// Has nginx watch the mailbox. `None` if there is no room for a connection.
+/// Has nginx watch the mailbox. `None` if there is no room for a connection, or no descriptor.
 fn open_mailbox() -> Option<NonNull<ngx_connection_t>> {
     // nginx closes this one when the worker ends.
     let fd: OwnedFd = rustix::io::dup(handover::mailbox()?).ok()?;

@@ -319,7 +319,7 @@ impl Upstream {
     }
 
     /// Reads the slices that hold idle connections: of this worker, or of all if they share their
-    /// connections.
+    /// connections. `read` calls no function of nginx, and none of an upstream.
     pub fn read_slices<R>(
         &self,
         mut read: impl FnMut(&mut dyn Iterator<Item = UsedSlice<'_>>) -> R,
@@ -340,7 +340,8 @@ impl Upstream {
             let slots = zone::reserved(keepalive.limits(0)).connections;
             let mut shared = SharedCache::new_in(zone, configuration, slots, memory).ok()?;
             let slices = keepalive.slice_key.as_ref().map(|_| keepalive.slice_poolsize);
-            let limits = (keepalive.connections, slices, keepalive.slice_conn.unwrap_or(u32::MAX));
+            let slice_limit = keepalive.slice_conn.filter(|_| keepalive.slice_dyn.is_none());
+            let limits = (keepalive.connections, slices, slice_limit.unwrap_or(u32::MAX));
             shared.set_limits(limits, state.counters.block());
             state.shared = Some(shared);
             Some(())
@@ -425,13 +426,15 @@ impl Upstream {
         })
     }
 
-    /// Forgets a connection that was moved here: there is no `ngx_connection_t` for it.
-    pub fn forget_moved(&self, ticket: Ticket) {
+    /// Forgets a connection that was moved here, since there is no `ngx_connection_t` for it; `false`
+    /// if another worker has taken it away meanwhile.
+    pub fn forget_moved(&self, ticket: Ticket) -> bool {
         self.with(|state| {
-            if let Some((shared, (_, counters))) = state.shared() {
-                shared.forget_moved(ticket, counters);
-            }
-        });
+            let forget = |(shared, (_, counters)): (&mut SharedCache, shared::Local<'_>)| {
+                shared.forget_moved(ticket, counters)
+            };
+            state.shared().is_some_and(forget)
+        })
     }
 
     /// Whether [`Self::next_called`] or [`Self::first_refusal`] has an answer.

@@ -52,6 +52,8 @@ pub struct SharedLimits<'a> {
     /// connections would have to be forgotten: it is a part of the zone's name. Whether it is the
     /// name of a variable alone, and the text.
     pub key_text: (bool, &'a [u8]),
+    /// Whether keys are not cut: one that is cut to the length of another one is not that key.
+    pub strict: bool,
     /// For the hashes.
     pub seed: Seed,
 }
@@ -238,7 +240,8 @@ fn zone_name<'a>(
             let length = shared.limits.slices.map_or(0, |slices| slices.key_length);
             let (is_variable, text) = shared.key_text;
             let (dollar, key) = (if is_variable { "$" } else { "" }, NgxStr::from_bytes(text));
-            write!(name, "{PREFIX}_shared:{upstream}:{length}:{dollar}{key}")
+            let strict = if shared.strict { "!" } else { "" };
+            write!(name, "{PREFIX}_shared:{upstream}:{length}{strict}:{dollar}{key}")
         }
     }
     .ok()?;

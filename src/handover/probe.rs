@@ -4,7 +4,7 @@
 use core::mem::MaybeUninit;
 use core::ptr;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 
 /// Whether a call ends a process that makes it. It is tried in a child process, if there is a filter
 /// at all.
@@ -12,19 +12,20 @@ pub fn is_deadly(call: impl FnOnce()) -> bool {
     has_filter() && ends_process(call)
 }
 
-/// Whether this process has a filter of system calls.
+/// Whether this process has a filter of system calls, or that is not known.
 fn has_filter() -> bool {
-    let mut status = [0; 4096];
+    let mut status = [0; 16384];
     let read = File::open("/proc/self/status").and_then(|mut file| file.read(&mut status));
     let status = status.get(..read.unwrap_or(0)).unwrap_or_default();
-    status.split(|&byte| byte == b'\n').any(|line| line == b"Seccomp:\t2")
+    !status.split(|&byte| byte == b'\n').any(|line| line == b"Seccomp:\t0")
 }
 
 fn ends_process(call: impl FnOnce()) -> bool {
     let mut set = MaybeUninit::uninit();
     let mut before = MaybeUninit::uninit();
-    // SAFETY: both sets are initialised before they are read. A worker has one thread, so its child
-    // can do anything; it ends without returning, and leaves no core file.
+    // SAFETY: both sets are initialised before they are read. The child makes only system calls, since
+    // a worker may have other threads (`thread_pool`); it ends without returning, and leaves no core
+    // file.
     unsafe {
         // Otherwise nginx's handler of this signal would take the child for one of its own.
         libc::sigemptyset(set.as_mut_ptr());
@@ -38,7 +39,13 @@ fn ends_process(call: impl FnOnce()) -> bool {
             libc::_exit(0);
         }
         let mut status = 0;
-        let waited = child != -1 && libc::waitpid(child, &raw mut status, 0) == child;
+        let waited = child != -1
+            && loop {
+                let waited = libc::waitpid(child, &raw mut status, 0);
+                if waited != -1 || io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+                    break waited == child;
+                }
+            };
         libc::sigprocmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut());
         waited && libc::WIFSIGNALED(status)
     }

@@ -28,11 +28,30 @@ pub unsafe fn number(cf: *mut ngx_conf_t, outer: u64) -> Option<u64> {
         let numbers = &mut (*main.as_ptr()).locations;
         let of_server = *(*server.as_ref().ctx).loc_conf.add(core.ctx_index);
         if !ptr::eq(of_server.cast(), location.as_ptr()) {
-            return numbers.number(outer, [location.as_ref().name.as_bytes()].into_iter());
+            let location = location.as_ref();
+            let kind = [kind(location)];
+            return numbers.number(outer, [location.name.as_bytes(), &kind].into_iter());
         }
         let addresses = addresses(cf, server.as_ptr(), (*main.as_ptr()).stable_locations);
         numbers.number(outer, names(server.as_ref()).chain(addresses))
     }
+}
+
+/// The kind of a location: two of different kinds can have the same name.
+fn kind(location: &ngx_http_core_loc_conf_t) -> u8 {
+    #[cfg(ngx_feature = "pcre")]
+    let is_regex = !location.regex.is_null();
+    #[cfg(not(ngx_feature = "pcre"))]
+    let is_regex = false;
+    let flags = [
+        location.exact_match(),
+        location.noregex(),
+        location.named(),
+        location.noname(),
+        location.lmt_excpt(),
+        is_regex.into(),
+    ];
+    flags.iter().fold(0, |kind, &flag| kind << 1 | u8::from(flag != 0))
 }
 
 /// The names of a server.

@@ -68,7 +68,8 @@ unsafe fn shared_limits<'a>(
     // SAFETY: `cf` is valid.
     let seed = unsafe { seed(cf)? };
     let (is_variable, text) = &keepalive.key_text;
-    Some(Some(SharedLimits { limits, key_text: (*is_variable, text.as_bytes()), seed }))
+    let strict = keepalive.slice_strict;
+    Some(Some(SharedLimits { limits, key_text: (*is_variable, text.as_bytes()), strict, seed }))
 }
 
 /// Sets up an upstream, if it has a `keepalive`. `None` if there is no memory.

@@ -10,9 +10,9 @@ use nginx_sys::{
     ngx_connection_counter, ngx_connection_log_error_e_NGX_ERROR_ERR, ngx_connection_t,
     ngx_connection_tcp_nodelay_e_NGX_TCP_NODELAY_DISABLED,
     ngx_connection_tcp_nopush_e_NGX_TCP_NOPUSH_DISABLED, ngx_create_pool, ngx_cycle, ngx_del_timer,
-    ngx_destroy_pool, ngx_event_actions, ngx_event_handler_pt, ngx_event_t, ngx_get_connection,
-    ngx_handle_read_event, ngx_int_t, ngx_io, ngx_log_t, ngx_msec_t, ngx_queue_insert_after,
-    ngx_queue_remove, ngx_socket_errno,
+    ngx_destroy_pool, ngx_event_actions, ngx_event_handler_pt, ngx_event_t, ngx_free_connection,
+    ngx_get_connection, ngx_handle_read_event, ngx_int_t, ngx_io, ngx_log_t, ngx_msec_t,
+    ngx_queue_insert_after, ngx_queue_remove, ngx_socket_errno,
 };
 
 use crate::policy::Time;
@@ -26,8 +26,8 @@ impl Connection {
     ///
     /// # Safety
     ///
-    /// The connection is one to an upstream, with both events and a pool, and stays open as long as
-    /// the view, or a copy of it, is used.
+    /// The connection has both events, and stays open as long as the view, or a copy of it, is used.
+    /// It has a pool if it is parked, woken or closed.
     pub unsafe fn new(c: NonNull<ngx_connection_t>) -> Self {
         Connection(c)
     }
@@ -49,7 +49,7 @@ impl Connection {
     }
 
     /// Its descriptor, for one call.
-    pub fn borrow_fd<'a>(self) -> BorrowedFd<'a> {
+    pub fn borrow_fd(&self) -> BorrowedFd<'_> {
         // SAFETY: the connection stays open as long as the view is used.
         unsafe { BorrowedFd::borrow_raw(self.fd()) }
     }
@@ -62,8 +62,8 @@ impl Connection {
         if unsafe { !(*self.as_ptr()).ssl.is_null() } {
             return false;
         }
-        // SAFETY: the connection is open, and has a pool.
-        unsafe { (*(*self.as_ptr()).pool).cleanup.is_null() }
+        // SAFETY: the connection is open. It has no pool if there was no memory for one.
+        unsafe { (*self.as_ptr()).pool.as_ref().is_none_or(|pool| pool.cleanup.is_null()) }
     }
 
     fn read(self) -> *mut ngx_event_t {
@@ -255,22 +255,16 @@ impl Connection {
     }
 
     /// Makes a connection of a descriptor that another process had: one to a server, on which
-    /// nothing is under way. It is not parked, and has a pool. `None` if there is no memory, or no
-    /// room for another connection; then it has ended, for all that have a descriptor of it.
+    /// nothing is under way. It is not parked, and has a pool. An error if there is no memory, or no
+    /// room for another connection: the descriptor is given back.
     pub fn adopt(
         (fd, is_unix): (OwnedFd, bool),
         log: *mut ngx_log_t,
         (requests, made): (usize, Time),
-    ) -> Option<Self> {
+    ) -> Result<Self, OwnedFd> {
         // SAFETY: the descriptor is open, and the log is valid.
         let c = NonNull::new(unsafe { ngx_get_connection(fd.as_raw_fd(), log) });
-        let Some(connection) = c.map(Connection) else {
-            // SAFETY: the descriptor is open.
-            unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_RDWR) };
-            return None;
-        };
-        // From here on, nginx closes it.
-        let _ = fd.into_raw_fd();
+        let Some(connection) = c.map(Connection) else { return Err(fd) };
         let c = connection.as_ptr();
         // SAFETY: the connection is new, and has both events. The fields are those that
         // `ngx_event_connect_peer` sets.
@@ -292,18 +286,19 @@ impl Connection {
             (*(*c).write).set_ready(1);
             (*c).pool = ngx_create_pool(POOL_SIZE, log);
             if (*c).pool.is_null() {
-                connection.shut_down();
-                ngx_close_connection(c);
-                return None;
+                ngx_free_connection(c);
+                return Err(fd);
             }
             connection.set_log(log);
             if !connection.add_events() {
-                connection.shut_down();
-                connection.close();
-                return None;
+                ngx_destroy_pool((*c).pool);
+                ngx_free_connection(c);
+                return Err(fd);
             }
         }
-        Some(connection)
+        // nginx closes it.
+        let _ = fd.into_raw_fd();
+        Ok(connection)
     }
 
     /// Has nginx's event method watch a new connection.

@@ -343,6 +343,17 @@ fn the_limits_are_those_of_the_latest_configuration() {
 }
 
 #[test]
+fn a_slice_limit_of_before_holds_only_if_it_is_smaller() {
+    let mut shared = shared(8, 8);
+    shared.run(|all| all.set_limits(5, 8, Some(8)));
+    shared.run(|all| all.set_slice_limit(5, 3));
+    shared.run(|all| all.set_slice_limit(4, 7));
+    let limit = |shared: &mut Shared<_>, own, limit| shared.run(|all| all.slice_limit(own, limit));
+    assert_eq!([2, 3, 4].map(|own| limit(&mut shared, 4, own)), [2, 3, 3]);
+    assert_eq!(limit(&mut shared, 5, 4), 4);
+}
+
+#[test]
 fn what_is_too_many_is_told_under_the_configuration_in_force() {
     let mut shared = shared(8, 8);
     let tickets = [1, 2, 3].map(|fd| keep(&mut shared, &id("a", "1"), A, fd));

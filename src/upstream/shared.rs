@@ -163,8 +163,9 @@ impl SharedCache {
     ) -> Keep {
         let me = self.me();
         let idle = Idle::of(c, now, idle_limit);
-        let SharedCache { zone, number, own, called, refused, stale, .. } = self;
+        let SharedCache { zone, number, configuration, own, called, refused, stale, .. } = self;
         let kept = zone.run(|all| {
+            let slice_limit = all.slice_limit(*configuration, slice_limit);
             loop {
                 *called = all.is_called(*number);
                 let slot = match all.put(|| *identity, lookup, slice_limit, (me, c.fd(), &idle)) {
@@ -340,14 +341,17 @@ impl SharedCache {
         used.unwrap_or(false)
     }
 
-    /// Forgets a connection that was moved here and is closed.
-    pub fn forget_moved(&self, ticket: Ticket, counters: &WorkerCounters) {
-        self.zone.run(|all| {
-            if all.held(ticket, self.me()).is_some() {
+    /// Forgets a connection that was moved here, to be closed; `false` if it was taken away meanwhile.
+    pub fn forget_moved(&self, ticket: Ticket, counters: &WorkerCounters) -> bool {
+        let was_held = self.zone.run(|all| {
+            let is_held = all.held(ticket, self.me()).is_some();
+            if is_held {
                 all.remove(ticket.slot, self.me());
                 counters.closed(Closed::WorkerConnections);
             }
+            is_held
         });
+        was_held.unwrap_or(false)
     }
 
     /// Whether another worker has taken an own connection away or wants it closed, or a connection
@@ -422,6 +426,7 @@ impl SharedCache {
         let (me, configuration) = (self.me(), self.configuration);
         self.zone.run(|all| {
             all.set_limits(configuration, connections, slices);
+            all.set_slice_limit(configuration, slice_limit);
             while let Some((slot, why)) = all.excess(configuration, slice_limit) {
                 if cut(all, slot).is_err() {
                     // Its holder closes it when it looks.
