@@ -229,7 +229,7 @@ sub load {
 		map { $_ => 0 } qw/ samples waiting idle /
 	};
 
-	my $limit = time() + 3 * LIMIT;
+	my $limit = time() + 90;
 
 	for my $n (1 .. REQUESTS) {
 		my $host = $hosts[rand @hosts];
