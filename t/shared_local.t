@@ -1,7 +1,8 @@
 #!/usr/bin/perl
 
 # Tests for local with shared: a reload that removes one of two servers of the
-# same name does not give its connections to the other one.
+# same name does not give its connections to the other one, nor that of one of two
+# locations.
 
 ###############################################################################
 
@@ -25,7 +26,7 @@ use Test::Workers;
 select STDERR; $| = 1;
 select STDOUT; $| = 1;
 
-my $t = Test::Nginx->new()->has(qw/http proxy/)->plan(6);
+my $t = Test::Nginx->new()->has(qw/http proxy/)->plan(15);
 
 my $server = <<'EOC';
     server {
@@ -65,6 +66,22 @@ http {
         listen       127.0.0.1:8080;
         server_name  other;
 
+        location = /a {
+            proxy_pass http://u;
+        }
+
+        location /a {
+            proxy_pass http://u;
+        }
+
+        location = "/b" {
+            proxy_pass http://u;
+        }
+
+        location ~ /b {
+            proxy_pass http://u;
+        }
+
         location = /pid {
             return 204;
         }
@@ -92,6 +109,32 @@ is(open_conns(), 2, 'connection of the first server is kept');
 
 renew($t, 1, 'worker_processes 1;' => "worker_processes 1;\n");
 is(conn_of(8083), $of_second, 'second server after another reload');
+
+# locations of the same text, of which others than the last one are removed
+
+my ($exact, $prefix) = map { get($_) } '/a', '/a/x';
+my ($exact_b, $regex) = map { get($_) } '/b', '/b/x';
+my %other = map { $_ => 1 } $exact, $exact_b;
+
+isnt($prefix, $exact, 'location = /a and location /a');
+isnt($regex, $exact_b, 'location = /b and location ~ /b');
+is(get('/a'), $exact, 'location = /a again');
+
+renew($t, 1, "        location = /a {\n            proxy_pass http://u;\n"
+	. "        }\n" => '', "        location = \"/b\" {\n"
+	. "            proxy_pass http://u;\n        }\n" => '');
+
+for my $uri ('/a', '/b') {
+	my $own = $uri eq '/a' ? $prefix : $regex;
+
+	is(get("$uri/x"), $own, "location $uri after reload");
+
+	# two at the same time, so none that is idle is left
+
+	my @conns = together($uri, ('localhost') x 2);
+	is(scalar(grep { $_ eq $own } @conns), 1, "location $uri, its own");
+	is(scalar(grep { $other{$_} } @conns), 0, "location $uri, not the other");
+}
 
 ###############################################################################
 
