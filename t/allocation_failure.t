@@ -2,8 +2,7 @@
 
 # Tests for memory that runs out: whichever call of the allocator fails, while
 # the configuration is read or while a request is served, nginx ends it in its
-# usual way and goes on.  The allocator is compiled here, see
-# preload/failing_malloc.c.
+# usual way and goes on.
 #
 # TEST_NGINX_SWEEP=1: with more configurations.
 
@@ -22,6 +21,7 @@ use POSIX qw/ LONG_MAX /;
 use Time::HiRes qw/ time /;
 
 use Test::Nginx;
+use Test::Allocator;
 use Test::Backend;
 use Test::Processes;
 use Test::Configuration;
@@ -40,19 +40,10 @@ my $t = Test::Nginx->new()->has(qw/http http_ssl proxy map/)
 	->has_daemon('openssl');
 
 my $dir = $t->testdir();
-my $preload = "$dir/failing_malloc.so";
 
-plan(skip_all => 'no such allocator')
-	if system("cc -shared -fPIC -O -o $preload"
-		. " $FindBin::Bin/preload/failing_malloc.c"
-		. " >$dir/cc.log 2>&1") != 0;
+plan(skip_all => 'no such allocator') unless allocator($t);
 
 $t->plan(65);
-
-arm(0, 0);
-
-$ENV{FAILING_MALLOC} = "$dir/failing";
-$ENV{LD_PRELOAD} = $preload;
 
 ###############################################################################
 
@@ -196,33 +187,6 @@ $t->stop();
 is(wait_open(0), 0, 'reload closed at the end');
 
 ###############################################################################
-
-# which calls fail, counted from now on, and of which process if not of any
-
-sub arm {
-	my ($first, $last, $pid) = @_;
-
-	control_failing(1, $first, $last, 0, 0, $pid || 0);
-}
-
-sub disarm {
-	control_failing(0, 0, 0, 0, 0, 0);
-}
-
-sub control_failing {
-	open my $fh, '+>>', "$dir/failing" or die "Can't open: $!\n";
-	close $fh;
-
-	# it is mapped by nginx, so it must not be cut
-
-	open $fh, '+<', "$dir/failing" or die "Can't open: $!\n";
-	syswrite($fh, pack('l!6', @_)) or die "Can't write: $!\n";
-	close $fh;
-}
-
-sub calls {
-	return (unpack 'l!6', $t->read_file('failing'))[3];
-}
 
 # what becomes of a configuration
 

@@ -1,6 +1,6 @@
 
 /*
- * For allocation_failure.t, to be preloaded into nginx: an allocator that fails
+ * For Test::Allocator, to be preloaded into nginx: an allocator that fails
  * certain calls of nginx, its modules and the dynamic linker; those of libraries
  * are left alone, since not all of them can stand it.  Which calls is said, also
  * while nginx runs, by a file that the environment names, see failing_t.
@@ -24,6 +24,8 @@ typedef struct {
     long             calls;    /* counted so far */
     long             failed;   /* of these */
     long             pid;      /* of this process, if not of any */
+    long             size;     /* of this size, if not of any */
+    long             waits;    /* a call fails when this is 0, or after 4 s */
 } failing_t;
 
 
@@ -72,14 +74,16 @@ failing_init(void)
 
 
 static int
-fails(void *caller)
+fails(void *caller, size_t size)
 {
+    int                     i;
     char                   *name;
     struct dl_find_object   object;
 
     if (failing == NULL
         || !failing->armed
         || (failing->pid && failing->pid != getpid())
+        || (failing->size && (size_t) failing->size != size)
         || _dl_find_object(caller, &object) != 0)
     {
         return 0;
@@ -98,6 +102,11 @@ fails(void *caller)
     }
 
     failing->failed++;
+
+    for (i = 0; failing->waits && i < 800; i++) {
+        usleep(5000);
+    }
+
     errno = ENOMEM;
 
     return 1;
@@ -107,42 +116,42 @@ fails(void *caller)
 void *
 malloc(size_t size)
 {
-    return fails(caller()) ? NULL : __libc_malloc(size);
+    return fails(caller(), size) ? NULL : __libc_malloc(size);
 }
 
 
 void *
 calloc(size_t n, size_t size)
 {
-    return fails(caller()) ? NULL : __libc_calloc(n, size);
+    return fails(caller(), n * size) ? NULL : __libc_calloc(n, size);
 }
 
 
 void *
 realloc(void *p, size_t size)
 {
-    return fails(caller()) ? NULL : __libc_realloc(p, size);
+    return fails(caller(), size) ? NULL : __libc_realloc(p, size);
 }
 
 
 void *
 memalign(size_t alignment, size_t size)
 {
-    return fails(caller()) ? NULL : __libc_memalign(alignment, size);
+    return fails(caller(), size) ? NULL : __libc_memalign(alignment, size);
 }
 
 
 void *
 aligned_alloc(size_t alignment, size_t size)
 {
-    return fails(caller()) ? NULL : __libc_memalign(alignment, size);
+    return fails(caller(), size) ? NULL : __libc_memalign(alignment, size);
 }
 
 
 int
 posix_memalign(void **p, size_t alignment, size_t size)
 {
-    *p = fails(caller()) ? NULL : __libc_memalign(alignment, size);
+    *p = fails(caller(), size) ? NULL : __libc_memalign(alignment, size);
 
     return *p ? 0 : ENOMEM;
 }
