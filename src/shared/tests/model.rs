@@ -645,7 +645,7 @@ impl System {
         assert_eq!(all.pool.count() as usize, naive.idle.len());
         assert_eq!(all.pool.slices_in_use(), Some(naive.keys().len() as u32));
         for slice in all.pool.slices() {
-            assert_eq!(slice.idle as usize, naive.count(str::from_utf8(slice.key).unwrap()));
+            assert_eq!(slice.idle as usize, naive.count(core::str::from_utf8(slice.key).unwrap()));
         }
         for slot in (0..MOST).map(SlotIndex::new) {
             let one = naive.get(slot);
