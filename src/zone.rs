@@ -13,8 +13,8 @@ use allocator_api2::boxed::Box;
 use allocator_api2::vec::Vec;
 use nginx_sys::{
     NGX_MAX_PROCESSES, NGX_PROCESS_SINGLE, ngx_conf_t, ngx_int_t, ngx_pagesize, ngx_pid,
-    ngx_process, ngx_process_slot, ngx_shared_memory_add, ngx_shm_zone_t, ngx_slab_alloc,
-    ngx_slab_pool_t, ngx_uint_t,
+    ngx_process, ngx_process_slot, ngx_shared_memory_add, ngx_shm_zone_t, ngx_shmtx_lock,
+    ngx_shmtx_t, ngx_shmtx_unlock, ngx_slab_alloc, ngx_slab_pool_t, ngx_uint_t,
 };
 use ngx::core::{NgxStr, Pool, SlabPool};
 
@@ -36,7 +36,7 @@ struct Content {
     blocks: [WorkerCounters; BLOCKS],
     /// Distinguishes zones with connections; otherwise 0.
     number: u64,
-    /// The idle connections, if they are shared: with [`SlabPool::lock`] only.
+    /// The idle connections, if they are shared: locked only.
     connections: UnsafeCell<Option<Shared<SlabPool>>>,
 }
 
@@ -199,8 +199,28 @@ pub fn this_worker() -> (WorkerNumber, Pid) {
     (WorkerNumber::try_from(slot).unwrap_or(WorkerNumber::MAX), process)
 }
 
+/// The lock of a zone's memory, as long as this exists: [`SlabPool::lock`] costs another call.
+struct Locked(*mut ngx_shmtx_t);
+
+impl Locked {
+    #[inline(always)]
+    fn new(memory: &SlabPool) -> Self {
+        let mutex = (&raw const memory.as_ref().mutex).cast_mut();
+        // SAFETY: the zone lives as long as the worker, and nginx changes the mutex atomically.
+        unsafe { ngx_shmtx_lock(mutex) };
+        Locked(mutex)
+    }
+}
+
+impl Drop for Locked {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // SAFETY: it was locked.
+        unsafe { ngx_shmtx_unlock(self.0) }
+    }
+}
+
 /// The idle connections that the workers share.
-#[derive(Clone)]
 pub struct SharedZone {
     content: NonNull<Content>,
     memory: SlabPool,
@@ -212,7 +232,7 @@ impl SharedZone {
     /// connections.
     #[inline(always)]
     pub fn run<R>(&self, operation: impl FnOnce(&mut Connections<SlabPool>) -> R) -> Option<R> {
-        let _locked = self.memory.lock();
+        let _locked = Locked::new(&self.memory);
         // SAFETY: the zone lives as long as the worker, and nobody else refers to the connections
         // while the memory is locked.
         let shared = unsafe { (*self.content.as_ref().connections.get()).as_mut()? };

@@ -115,6 +115,12 @@ impl Connection {
         unsafe { (*self.as_ptr()).requests }
     }
 
+    /// The time when it was made.
+    pub fn made(self) -> Time {
+        // SAFETY: the connection is open.
+        unsafe { (*self.as_ptr()).start_time as Time }
+    }
+
     /// How long ago it was made, in milliseconds.
     pub fn age(self, now: Time) -> u64 {
         // SAFETY: the connection is open.

@@ -90,9 +90,17 @@ impl<A: Allocator> Own<A> {
     /// Removes the connection of a slot, if there is one.
     pub fn remove(&mut self, slot: SlotIndex) -> Option<Ticket> {
         let ticket = self.ticket(slot)?;
-        self.unlink(slot);
-        self.nodes.get_mut(slot.get() as usize)?.generation = 0;
+        self.clear(slot);
         Some(ticket)
+    }
+
+    /// Removes the connection of a slot.
+    #[inline(always)]
+    pub fn clear(&mut self, slot: SlotIndex) {
+        self.unlink(slot);
+        if let Some(node) = self.nodes.get_mut(slot.get() as usize) {
+            node.generation = 0;
+        }
     }
 
     /// Hides the connection of a slot from [`Self::first`].

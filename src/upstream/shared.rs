@@ -120,12 +120,14 @@ impl SharedCache {
         (now, end): (Time, impl FnOnce(&Parked) -> Option<Closed>),
     ) -> Option<Taken> {
         let me = self.me();
-        let SharedCache { zone, own, refused, moved, .. } = self;
+        let SharedCache { zone, number, own, called, refused, moved, .. } = self;
         zone.run(|all| {
             let slot = all.find(identity, lookup)?;
             if let Some(ticket) = own_of(own, slot, (all, me), counters) {
                 return take_own(own, ticket, (all, me), (table, counters), end);
             }
+            // A worker that borrows connections is one that others borrow from.
+            *called = all.is_called(*number);
             loop {
                 let slot = all.find(identity, lookup)?;
                 let entry = *all.get(slot)?;
@@ -163,11 +165,10 @@ impl SharedCache {
     ) -> Keep {
         let me = self.me();
         let idle = Idle::of(c, now, idle_limit);
-        let SharedCache { zone, number, configuration, own, called, refused, stale, .. } = self;
+        let SharedCache { zone, configuration, own, refused, stale, .. } = self;
         let kept = zone.run(|all| {
             let slice_limit = all.slice_limit(*configuration, slice_limit);
             loop {
-                *called = all.is_called(*number);
                 let slot = match all.put(|| *identity, lookup, slice_limit, (me, c.fd(), &idle)) {
                     SharedPut::Kept(ticket) => {
                         counters.saved();
@@ -486,7 +487,7 @@ fn take_own(
     end: impl FnOnce(&Parked) -> Option<Closed>,
 ) -> Option<Taken> {
     let parked = table.get(slot)?;
-    own.remove(slot);
+    own.clear(slot);
     Some(match end(parked) {
         Some(why) => {
             all.remove(slot, me);
@@ -550,7 +551,7 @@ impl Idle {
     fn of(c: Connection, now: Time, limit: IdleLimit) -> Self {
         Idle {
             requests: u32::try_from(c.requests()).unwrap_or(u32::MAX),
-            made: now.saturating_sub(c.age(now)),
+            made: c.made(),
             since: now,
             deadline: limit.deadline(now),
             limited_by: limit.by(),
