@@ -382,8 +382,10 @@ fn use_up(memory: &Memory, known: &[Ticket]) -> (u32, u32) {
 
     let slices = memory.run(|all| {
         for key in ["a", "b", "c", "d", "e"] {
-            match put(all, (key, "1"), (Holder::InFlight, -1)) {
-                SharedPut::Kept(ticket) => fresh.push(ticket),
+            match put(all, (key, "1"), (OTHER, 3)) {
+                SharedPut::Kept(ticket) => {
+                    fresh.push(all.pass(ticket.slot, Holder::InFlight, -1));
+                }
                 full => assert!(matches!(full, SharedPut::Close(..)), "{full:?}"),
             }
         }
