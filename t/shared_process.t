@@ -102,7 +102,7 @@ for my $signal (qw/ QUIT TERM /) {
 	my $idle = open_conns();
 	ok($idle >= 2, "$signal idle");
 
-	my $pid = $t->pid();
+	chomp(my $pid = $t->read_file('nginx.pid'));
 	$begin = time();
 	kill $signal, $pid;
 	ok(ended($t, $pid), "$signal ended");

@@ -292,12 +292,15 @@ impl Connection {
             (*(*c).write).set_ready(1);
             (*c).pool = ngx_create_pool(POOL_SIZE, log);
             if (*c).pool.is_null() {
+                // Otherwise nginx takes it for an open one when the worker ends.
+                (*c).fd = -1;
                 ngx_free_connection(c);
                 return Err(fd);
             }
             connection.set_log(log);
             if !connection.add_events() {
                 ngx_destroy_pool((*c).pool);
+                (*c).fd = -1;
                 ngx_free_connection(c);
                 return Err(fd);
             }
