@@ -30,6 +30,7 @@
 mod builtin;
 pub mod conf;
 pub mod counters;
+pub mod guarded;
 mod handover;
 pub mod hints;
 mod idle;

@@ -6,21 +6,19 @@
 //!
 //! Ground rules:
 //!
-//! - Every change is one operation of [`Shared::run`], whose caller has locked the memory.
-//! - A worker can die at any instruction. If it dies in an operation, the next one finds the memory
-//!   marked as busy, and forgets all connections: their holders find that they are stale. So no
-//!   instruction needs care, and what is in the memory is always what whole operations have made.
+//! - Every change is one operation of [`Guarded::run`], whose caller has locked the memory.
+//! - If a worker dies in an operation, the next one forgets all connections: their holders find that
+//!   they are stale.
 //! - If it dies at any other time, its connections are forgotten as soon as somebody notices.
 //! - Everything is numbers and bytes. Memory is allocated by [`Shared::new_in`], and none later.
 
 #![forbid(unsafe_code)]
 
-use core::sync::atomic::{Ordering::SeqCst, compiler_fence};
-
 use allocator_api2::alloc::Allocator;
 use allocator_api2::vec::Vec;
 
 use crate::counters::Pid;
+use crate::guarded::{Forget, Guarded};
 use crate::policy::{IdleLimit, LimitedBy, Time};
 use crate::pool::{
     Evicted, Identity, Limits, Lookup, NotKept, Pool, Put, Seed, SlotIndex, TryReserveError,
@@ -127,11 +125,7 @@ pub enum Calls {
 }
 
 /// The idle connections of all workers.
-pub struct Shared<A: Allocator> {
-    /// Whether an operation has begun and not ended.
-    busy: bool,
-    connections: Connections<A>,
-}
+pub type Shared<A> = Guarded<Connections<A>>;
 
 impl<A: Allocator> Shared<A> {
     /// How much memory is allocated for these limits, in bytes.
@@ -159,36 +153,17 @@ impl<A: Allocator + Clone> Shared<A> {
         entries.try_reserve_exact(limits.connections as usize)?;
         let mut all = Vec::new_in(allocator.clone());
         all.try_reserve_exact(workers.into())?;
-        Ok(Shared {
-            busy: false,
-            connections: Connections {
-                pool: Pool::new_in(limits, seed, allocator)?,
-                entries,
-                workers: all,
-                generation: 0,
-                limits: (limits.connections, limits.slices.map(|limits| limits.slices)),
-                slice_limit: u32::MAX,
-                configuration: 0,
-                next_search: 0,
-                in_flight: false,
-            },
-        })
-    }
-}
-
-impl<A: Allocator> Shared<A> {
-    /// Runs one operation. The caller has locked the memory.
-    #[inline(always)]
-    pub fn run<R>(&mut self, operation: impl FnOnce(&mut Connections<A>) -> R) -> R {
-        if self.busy {
-            self.connections.forget_all();
-        }
-        self.busy = true;
-        compiler_fence(SeqCst);
-        let answer = operation(&mut self.connections);
-        compiler_fence(SeqCst);
-        self.busy = false;
-        answer
+        Ok(Guarded::new(Connections {
+            pool: Pool::new_in(limits, seed, allocator)?,
+            entries,
+            workers: all,
+            generation: 0,
+            limits: (limits.connections, limits.slices.map(|limits| limits.slices)),
+            slice_limit: u32::MAX,
+            configuration: 0,
+            next_search: 0,
+            in_flight: false,
+        }))
     }
 }
 
@@ -454,8 +429,9 @@ impl<A: Allocator> Connections<A> {
             worker.call(slot.get());
         }
     }
+}
 
-    /// Forgets all connections: a worker has died in an operation.
+impl<A: Allocator> Forget for Connections<A> {
     fn forget_all(&mut self) {
         self.pool.clear();
         self.pool.set_limits(self.limits.0, self.limits.1);

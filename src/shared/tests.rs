@@ -452,7 +452,7 @@ fn no_two_tickets_are_equal() {
                 all.begin(1, process(1));
                 [1, 1001].map(|more| all.search(round * 10_000 + more, |_| true))
             }),
-            _ => [(), ()].map(|()| die(&mut shared, |_| ())),
+            _ => [(), ()].map(|()| shared.die(|_| ())),
         };
         assert_eq!(count(&mut shared), 0);
     }
@@ -467,7 +467,7 @@ fn if_a_worker_dies_in_an_operation_all_connections_are_forgotten() {
         keep(&mut shared, &id("a", "1"), B, 2),
         keep(&mut shared, &id("b", "1"), Holder::InFlight, -1),
     ];
-    die(&mut shared, |_| ());
+    shared.die(|_| ());
     for ticket in tickets {
         assert_eq!(holders(&mut shared, ticket), []);
         assert!(shared.run(|all| all.get(ticket.slot).is_none()));
@@ -478,7 +478,7 @@ fn if_a_worker_dies_in_an_operation_all_connections_are_forgotten() {
 #[test]
 fn if_a_worker_dies_in_an_operation_all_workers_look_at_everything() {
     let mut shared = shared(8, 8);
-    die(&mut shared, |_| ());
+    shared.die(|_| ());
     for number in 0..WORKERS {
         assert!(shared.run(|all| all.is_called(number)));
         assert_eq!(shared.run(|all| all.calls(number)), Some(Calls::AllFrom(0)));
@@ -491,7 +491,7 @@ fn if_a_worker_dies_in_an_operation_all_workers_look_at_everything() {
 #[test]
 fn who_must_look_at_everything_can_be_called() {
     let mut shared = shared(8, 8);
-    die(&mut shared, |_| ());
+    shared.die(|_| ());
     let ticket = keep(&mut shared, &id("a", "1"), A, 1);
     shared.run(|all| all.want(ticket.slot));
     assert_eq!(shared.run(|all| all.calls(0)), Some(Calls::AllFrom(0)));
@@ -500,7 +500,7 @@ fn who_must_look_at_everything_can_be_called() {
 #[test]
 fn one_death_is_noticed_once() {
     let mut shared = shared(8, 8);
-    die(&mut shared, |_| ());
+    shared.die(|_| ());
     let ticket = keep(&mut shared, &id("a", "1"), A, 1);
     assert_eq!(holders(&mut shared, ticket), [A]);
 }
@@ -518,7 +518,7 @@ fn an_operation_is_marked_while_it_runs() {
 fn the_limits_in_force_outlive_a_death() {
     let mut shared = shared(8, 8);
     shared.run(|all| all.set_limits(5, 2, Some(1)));
-    die(&mut shared, |all| all.pool.set_limits(7, Some(7)));
+    shared.die(|all| all.pool.set_limits(7, Some(7)));
     keep(&mut shared, &id("a", "1"), A, 1);
     let full = SharedPut::Close(SlotIndex::new(0), Evicted::Slices);
     assert_eq!(put(&mut shared, &id("b", "1"), (A, 2), NO_LIMIT), full);
@@ -535,7 +535,7 @@ fn a_lookup_does_not_outlive_a_death() {
     let mut lookup = Lookup::default();
     keep(&mut shared, &a, A, 1);
     assert!(shared.run(|all| all.find(&a, &mut lookup)).is_some());
-    die(&mut shared, |_| ());
+    shared.die(|_| ());
     keep(&mut shared, &b, A, 2);
     assert_eq!(shared.run(|all| all.find(&a, &mut lookup)), None);
     shared.run(|all| all.put(|| a, &mut lookup, NO_LIMIT, (A, 3, &facts(3))));
@@ -547,7 +547,7 @@ fn a_lookup_does_not_outlive_a_death() {
 fn after_a_death_dead_workers_are_still_found() {
     let mut shared = shared(8, 8);
     shared.run(|all| all.search(1000, |_| true));
-    die(&mut shared, |_| ());
+    shared.die(|_| ());
     let ticket = keep(&mut shared, &id("a", "1"), A, 1);
     shared.run(|all| all.search(1500, |dead| dead != process(0)));
     assert_eq!((holders(&mut shared, ticket), count(&mut shared)), (vec![], 0));

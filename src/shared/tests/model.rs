@@ -606,7 +606,7 @@ impl System {
     /// What the worker leaves behind is worse here than what can be.
     fn die_inside(&mut self, me: Holder, part: Part, n: usize) {
         let slot = self.any(n).unwrap_or(SlotIndex::new(0));
-        die(&mut self.shared, |all| match part {
+        self.shared.die(|all| match part {
             Part::Nothing => {}
             Part::InPool(server) => {
                 all.pool.put(|| identity(server), &mut Lookup::default(), NO_LIMIT);
@@ -633,12 +633,9 @@ impl System {
     /// Compares what the memory knows with the naive connections.
     fn check(&mut self) {
         let System { shared, naive, tickets, .. } = self;
-        if shared.busy {
-            // The next operation finds out.
-            return;
-        }
+        // If a worker has died in the last operation, the next one finds out.
+        let Some(all) = shared.whole() else { return };
         // Promise 2: the counts are those of the naive ones, and within the limits.
-        let all = &shared.connections;
         let connections = naive.idle.len() <= naive.limits.0 as usize;
         let slices = naive.keys().len() <= naive.limits.1 as usize;
         assert!(connections && slices);
@@ -687,7 +684,7 @@ impl System {
     /// Nothing was lost: the connections leave in the order in which they were saved.
     fn empty(mut self) {
         self.shared.run(|_| ());
-        let popped = core::iter::from_fn(|| self.shared.connections.pool.pop());
+        let popped = core::iter::from_fn(|| self.shared.run(|all| all.pool.pop()));
         let expected = self.naive.idle.iter().rev().map(|one| one.ticket.slot);
         assert!(popped.eq(expected));
     }

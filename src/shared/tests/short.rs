@@ -102,9 +102,3 @@ pub fn calls(shared: &mut Shared<Global>, number: WorkerNumber) -> Vec<u32> {
         Some(Calls::AllFrom(from)) => panic!("all from {from}"),
     }
 }
-
-/// A worker dies in an operation, after this part of it.
-pub fn die(shared: &mut Shared<Global>, part: impl FnOnce(&mut Connections<Global>)) {
-    shared.busy = true;
-    part(&mut shared.connections);
-}
