@@ -1,10 +1,13 @@
 //! The rules of reuse: whether a connection is kept after a request, and for how long; how many
 //! connections of one key are kept; and whether a connection is checked before the next request
-//! uses it.
+//! uses it, and is used.
 
 #![forbid(unsafe_code)]
 
 use crate::counters::{Closed, Refused};
+
+mod idle_timeout;
+pub mod idle_timeouts;
 
 /// A point in time, in milliseconds of any clock that does not go back.
 pub type Time = u64;

@@ -38,14 +38,14 @@ pub use self::strings::Length;
 
 mod hasher;
 mod identity;
-mod index;
+pub(crate) mod index;
 mod limits;
 pub(crate) mod list;
 mod peers;
 mod slab;
 mod slices;
 mod slots;
-mod strings;
+pub(crate) mod strings;
 
 /// The progress of looking up an [`Identity`] in one pool, so that nothing is computed or compared
 /// twice.
