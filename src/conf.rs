@@ -1,7 +1,9 @@
 //! The directives of an upstream: arguments become settings, plain data that does not change after
 //! the configuration is read.
 
-use nginx_sys::{ngx_msec_t, ngx_uint_t};
+use core::ptr::NonNull;
+
+use nginx_sys::{ngx_msec_t, ngx_shm_zone_t, ngx_uint_t};
 
 pub(crate) use self::keepalive::Keepalive;
 use self::params::HintsParams;
@@ -31,6 +33,8 @@ pub struct MainConf {
     /// Whether the upstreams of the configuration file are set up. An upstream that is read later
     /// is created at run time.
     pub(crate) configured: bool,
+    /// The zone in which its workers learn the idle timeouts of servers, if they do.
+    pub(crate) learned: Option<NonNull<ngx_shm_zone_t>>,
     /// Its number, higher than those of all configurations before.
     pub(crate) number: u64,
     /// Whether a location must have the same number after a reload.
@@ -62,6 +66,7 @@ impl Default for Directives {
 impl Directives {
     /// The settings of the upstream; `None` without `keepalive`.
     pub fn settings(&mut self) -> Option<Settings> {
+        let learn = self.learns();
         let keepalive = self.keepalive.take()?;
         let set = |value, default| if value == UNSET { default } else { value };
         Some(Settings {
@@ -72,11 +77,17 @@ impl Directives {
             },
             timeout: (self.timeout != UNSET).then_some(self.timeout as u64),
             hints_margin: match self.hints {
-                None | Some(HintsParams::On(None)) => Some(HINTS_MARGIN),
-                Some(HintsParams::On(Some(margin))) => Some(margin as u64),
                 Some(HintsParams::Off) => None,
+                Some(HintsParams::On { margin: Some(margin), .. }) => Some(margin as u64),
+                _ => Some(HINTS_MARGIN),
             },
+            learn,
         })
+    }
+
+    /// Whether the idle timeouts of servers are learned.
+    pub fn learns(&self) -> bool {
+        self.keepalive.is_some() && matches!(self.hints, Some(HintsParams::On { learn: true, .. }))
     }
 
     /// The directives of the upstream that have no effect without `keepalive`. The directives of
@@ -105,4 +116,6 @@ pub(crate) struct Settings {
     /// The time by which nginx closes before the server, in milliseconds; `None` if the server's
     /// `Keep-Alive` header is ignored.
     pub hints_margin: Option<u64>,
+    /// Whether the idle timeouts of servers are learned; with a margin only.
+    pub learn: bool,
 }

@@ -178,7 +178,7 @@ fn close_parked(c: Connection, data: *mut c_void) {
     let (upstream, slot) = unsafe { upstream::find_parked(data) };
     let removed = match reason(c, upstream, slot) {
         Closed::Shutdown => upstream.hand_over(slot),
-        why => upstream.remove(slot, why),
+        why => upstream.remove(slot, why, nginx::now()),
     };
     removed.into_iter().for_each(close);
 }

@@ -34,6 +34,7 @@ pub mod guarded;
 mod handover;
 pub mod hints;
 mod idle;
+mod learned;
 mod location;
 mod module;
 mod nginx;

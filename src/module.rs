@@ -7,10 +7,10 @@ use core::ptr;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use nginx_sys::{
-    NGX_CONF_1MORE, NGX_CONF_NOARGS, NGX_CONF_TAKE1, NGX_CONF_TAKE12, NGX_HTTP_LOC_CONF,
-    NGX_HTTP_LOC_CONF_OFFSET, NGX_HTTP_MODULE, NGX_HTTP_SRV_CONF_OFFSET, NGX_HTTP_UPS_CONF,
-    NGX_LOG_EMERG, NGX_PROCESS_HELPER, ngx_command_t, ngx_conf_t, ngx_cycle_t, ngx_http_module_t,
-    ngx_int_t, ngx_module_t, ngx_pid, ngx_process, ngx_str_t, ngx_uint_t,
+    NGX_CONF_1MORE, NGX_CONF_NOARGS, NGX_CONF_TAKE1, NGX_CONF_TAKE12, NGX_CONF_TAKE123,
+    NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET, NGX_HTTP_MODULE, NGX_HTTP_SRV_CONF_OFFSET,
+    NGX_HTTP_UPS_CONF, NGX_LOG_EMERG, NGX_PROCESS_HELPER, ngx_command_t, ngx_conf_t, ngx_cycle_t,
+    ngx_http_module_t, ngx_int_t, ngx_module_t, ngx_pid, ngx_process, ngx_str_t, ngx_uint_t,
 };
 use ngx::core::{NGX_CONF_ERROR, NGX_CONF_OK, Pool as Memory};
 use ngx::http::{
@@ -24,6 +24,7 @@ use ngx::{ngx_log_error, ngx_string};
 use crate::conf::MainConf;
 use crate::counters::Pid;
 use crate::handover;
+use crate::learned::Learned;
 use crate::location::LocationConf;
 use crate::nginx;
 use crate::sharing;
@@ -164,7 +165,7 @@ static MODULE_CTX: ngx_http_module_t = ngx_http_module_t {
 
 static mut COMMANDS: [ngx_command_t; 7] = [
     command(ngx_string!("keepalive"), NGX_CONF_1MORE, Some(directives::set_keepalive), 0),
-    command(ngx_string!("keepalive_hints"), NGX_CONF_TAKE12, Some(directives::set_hints), 0),
+    command(ngx_string!("keepalive_hints"), NGX_CONF_TAKE123, Some(directives::set_hints), 0),
     command(
         ngx_string!("keepalive_requests"),
         NGX_CONF_TAKE1,
@@ -253,8 +254,15 @@ unsafe fn begin(cycle: *mut ngx_cycle_t) -> Option<()> {
     if upstreams(cycle).any(|upstream| upstream.settings().keepalive.shared) {
         handover::begin();
     }
+    let zone = Module::main_conf(cycle).and_then(|conf| conf.learned);
+    let learned = match zone {
+        // SAFETY: the zone is that of this worker's configuration.
+        Some(zone) => Some(unsafe { Learned::open(zone, memory.clone())? }),
+        None => None,
+    };
     for upstream in upstreams(cycle) {
         upstream.begin(number, memory.clone())?;
+        learned.iter().for_each(|learned| upstream.learn(learned));
     }
     if upstreams(cycle).any(Upstream::is_shared) {
         sharing::begin(&memory)?;

@@ -12,8 +12,8 @@ use nginx_sys::{
     ngx_http_complex_value_t, ngx_http_get_flushed_variable, ngx_http_get_variable_index,
     ngx_http_request_t, ngx_http_upstream_main_conf_t, ngx_http_upstream_server_t,
     ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_list_part_t, ngx_list_t, ngx_module_t, ngx_palloc,
-    ngx_pool_cleanup_add, ngx_pool_cleanup_pt, ngx_pool_t, ngx_str_t, ngx_table_elt_t,
-    ngx_terminate, ngx_uint_t, sockaddr, socklen_t,
+    ngx_pool_cleanup_add, ngx_pool_cleanup_pt, ngx_pool_t, ngx_sock_ntop, ngx_str_t,
+    ngx_table_elt_t, ngx_terminate, ngx_uint_t, sockaddr, socklen_t,
 };
 
 pub use self::connection::{Connection, cycle_log};
@@ -194,6 +194,38 @@ pub unsafe fn address<'a>(sockaddr: *const sockaddr, socklen: socklen_t) -> &'a 
     let path = offset_of!(libc::sockaddr_un, sun_path);
     let end = address.iter().skip(path).position(|&byte| byte == 0);
     end.and_then(|end| address.get(..path.checked_add(end)?)).unwrap_or(address)
+}
+
+/// The text of a server address, as nginx writes it, with its port.
+pub struct AddressText {
+    text: [u8; AddressText::LONGEST],
+    length: usize,
+}
+
+impl AddressText {
+    /// `unix:` and a path.
+    const LONGEST: usize = 5 + size_of::<libc::sockaddr_un>();
+
+    /// The text of an address, which is one that [`address`] gives.
+    pub fn of(address: &[u8]) -> Self {
+        let mut text = [0; AddressText::LONGEST];
+        // nginx looks for the end of a path.
+        let mut copy = mem::MaybeUninit::<libc::sockaddr_storage>::zeroed();
+        let length = address.len().min(size_of::<libc::sockaddr_un>());
+        // SAFETY: there is room for so many bytes, and zeroes follow them; nginx writes at most as many
+        // bytes as there is room for.
+        let length = unsafe {
+            ptr::copy_nonoverlapping(address.as_ptr(), copy.as_mut_ptr().cast(), length);
+            let length = length as socklen_t;
+            ngx_sock_ntop(copy.as_mut_ptr().cast(), length, text.as_mut_ptr(), text.len(), 1)
+        };
+        AddressText { text, length: length.min(text.len()) }
+    }
+
+    /// The text.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.text.get(..self.length).unwrap_or_default()
+    }
 }
 
 /// Whether an address is of a Unix domain socket.

@@ -225,6 +225,11 @@ impl<A: Allocator> Pool<A> {
         self.slots.get(slot).map(|slot| slot.peer)
     }
 
+    /// Of the connections of the same identity, the one that was saved first.
+    pub fn oldest(&self, slot: SlotIndex) -> Option<SlotIndex> {
+        self.peers.get(self.peer_of(slot)?)?.slots.back().map(SlotIndex)
+    }
+
     /// The server address of a connection.
     pub fn address(&self, slot: SlotIndex) -> Option<&[u8]> {
         self.peers.address(self.peer_of(slot)?)

@@ -66,6 +66,11 @@ pub struct Idle {
 }
 
 impl Idle {
+    /// The time for which it has been idle, in milliseconds.
+    pub fn time(&self, now: Time) -> u32 {
+        now.wrapping_sub(self.since) as u32
+    }
+
     /// How long it may be idle, from now on.
     pub fn limit(&self, now: Time) -> IdleLimit {
         IdleLimit::until(self.deadline, now, self.limited_by)

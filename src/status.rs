@@ -13,12 +13,13 @@ use ngx::http::{HttpModuleConfExt, HttpModuleMainConf, NgxHttpUpstreamModule};
 use ngx::ngx_log_error;
 
 use self::body::Body;
-use self::report::{MOST_SLICES, Printable, Report};
+use self::report::{MOST_SLICES, Milliseconds, Printable, Report, ServerReport};
 use crate::conf::format::Format;
 use crate::counters::{Pid, Totals};
 use crate::handover;
+use crate::learned::Learned;
 use crate::location::LocationConf;
-use crate::nginx;
+use crate::nginx::{self, AddressText};
 use crate::pool::UsedSlice;
 use crate::upstream;
 
@@ -100,7 +101,12 @@ unsafe fn write<'a>(r: *mut ngx_http_request_t, format: Format, slices: bool) ->
         reports.push(report(upstream, totals, slices));
     }
     // SAFETY: nginx sets its number when a process starts.
-    let report = Report { worker: unsafe { ngx_pid } as Pid, upstreams: reports.leak() };
+    let worker = unsafe { ngx_pid } as Pid;
+    let idle_timeouts = match upstream::all(conf).find_map(upstream::Upstream::learned) {
+        Some(learned) => Some(servers(learned, memory.clone())?),
+        None => None,
+    };
+    let report = Report { worker, upstreams: reports.leak(), idle_timeouts };
     let mut body = Body::new_in(memory);
     match format {
         Format::Json => json::write(&report, &mut body).ok(),
@@ -128,6 +134,26 @@ fn report<'a>(
         },
         slices,
     }
+}
+
+/// The servers whose idle timeouts are known. `None` if there is no memory.
+fn servers<'a>(learned: &Learned, memory: Memory) -> Option<&'a [ServerReport<'a>]> {
+    let mut count = 0;
+    learned.read(|all| count = all.count());
+    // All memory is there before they are read: the workers wait meanwhile.
+    let mut list = Vec::new_in(memory.clone());
+    list.try_reserve_exact(count).ok()?;
+    learned.read(|all| {
+        list.extend(all.take(count).map(|(address, time)| (AddressText::of(address), time)));
+    });
+    let mut reports = Vec::new_in(memory);
+    reports.try_reserve_exact(list.len()).ok()?;
+    let report = |(address, time): &'a (AddressText, u32)| ServerReport {
+        address: Printable(address.as_bytes()),
+        idle_timeout: Milliseconds(*time),
+    };
+    reports.extend(list.leak().iter().map(report));
+    Some(reports.leak())
 }
 
 /// The busiest slices of an upstream. `None` if there is no memory.

@@ -10,7 +10,7 @@
 //! above all while it closes a connection; so a connection that has left is returned as
 //! [`Removed`], and closed or used afterwards.
 
-use core::cell::{Cell, UnsafeCell};
+use core::cell::{Cell, OnceCell, UnsafeCell};
 use core::ffi::c_void;
 use core::ptr::NonNull;
 use std::os::fd::OwnedFd;
@@ -26,10 +26,12 @@ use rustix::io::Errno;
 pub use self::answer::{Copies, Keep, Removed, Taken};
 pub use self::parked::Parked;
 use self::parked::Table;
+use self::server::Server;
 pub use self::shared::Moved;
 use self::shared::SharedCache;
 use crate::conf::{Directives, Settings};
 use crate::counters::{Closed, Pid, Refused, Totals};
+use crate::learned::Learned;
 use crate::nginx::{self, Connection};
 use crate::policy::{IdleLimit, Time};
 use crate::pool::{Identity, Length, Lookup, Pool, Put, Seed, SlotIndex, UsedSlice};
@@ -39,6 +41,7 @@ use crate::zone::{self, CounterZone};
 mod answer;
 pub(crate) mod own;
 mod parked;
+mod server;
 mod shared;
 
 /// The module's configuration of an upstream, as nginx holds it: its directives, and the live
@@ -73,6 +76,8 @@ pub struct Upstream {
     /// The original `peer.init`.
     original_init_peer: ngx_http_upstream_init_peer_pt,
     state: UnsafeCell<State>,
+    /// What is known about the idle timeouts of servers.
+    learned: OnceCell<Learned>,
     /// Whether this worker has logged that a slice key was cut.
     cut_logged: Cell<bool>,
     /// Whether this worker has logged that a server's address is too long.
@@ -95,6 +100,12 @@ impl State {
         counters.closed(why);
         counters.set_slices(self.pool.slices_in_use());
         self.parked.get(slot).map(Removed::own)
+    }
+
+    /// Of the connections of the same identity, the longest time for which one has been idle.
+    fn oldest(&self, slot: SlotIndex, now: Time) -> u32 {
+        let oldest = self.pool.oldest(slot).and_then(|slot| self.parked.get(slot));
+        oldest.map_or(0, |parked| parked.idle(now))
     }
 
     /// The shared cache, if there is one, with the table and the counters.
@@ -138,6 +149,7 @@ impl Upstream {
             name: upstream.host,
             original_init_peer: upstream.peer.init,
             state: UnsafeCell::new(state),
+            learned: OnceCell::new(),
             cut_logged: Cell::new(false),
             address_logged: Cell::new(false),
             refusal_logged: Cell::new(false),
@@ -186,6 +198,31 @@ impl Upstream {
         operation(unsafe { &mut *self.state.get() })
     }
 
+    /// From now on, the idle timeouts of servers are learned here, if that is configured.
+    pub fn learn(&self, learned: &Learned) {
+        if self.settings.learn {
+            let _ = self.learned.set(learned.clone());
+        }
+    }
+
+    /// Where the idle timeouts of servers are learned, if they are.
+    pub fn learned(&self) -> Option<&Learned> {
+        self.learned.get()
+    }
+
+    /// What is learned about a server.
+    fn server<'a>(&'a self, address: &'a [u8], now: Time) -> Server<'a> {
+        let margin = self.settings.hints_margin.unwrap_or(0);
+        let first_use = Cell::new(None);
+        Server { learned: self.learned.get(), address, margin, now, first_use }
+    }
+
+    /// A server has closed a connection while a request was sent on it, which before was idle for
+    /// this time, in milliseconds.
+    pub fn closed_in_use(&self, address: &[u8], idle: u32, now: Time) {
+        self.server(address, now).closed(Closed::Peer, idle);
+    }
+
     /// Takes the most recently parked connection of an identity, for a request, unless it has
     /// ended: then it has left, too. `end` answers why it has, and calls no function of nginx.
     /// `lookup` is new, or of this identity in this upstream.
@@ -196,15 +233,20 @@ impl Upstream {
         lookup: &mut Lookup,
         (now, end): (Time, impl FnOnce(&Parked) -> Option<Closed>),
     ) -> Option<Taken> {
+        let server = self.server(identity.address, now);
         self.with(|state| {
             if let Some((shared, local)) = state.shared() {
-                return shared.take(identity, lookup, local, (now, end));
+                return shared.take(identity, lookup, local, (&server, end));
             }
             let slot = state.pool.find(identity, lookup)?;
             let parked = *state.parked.get(slot)?;
             if let Some(why) = end(&parked) {
+                server.closed(why, parked.idle(now));
                 state.pool.remove(slot);
                 return state.closed(slot, why).map(Taken::Ended);
+            }
+            if server.is_too_old(parked.idle(now), || state.oldest(slot, now)) {
+                return Some(Taken::TooOld(server.first_use.get()));
             }
             state.pool.take(slot);
             let counters = state.counters.block();
@@ -266,10 +308,20 @@ impl Upstream {
     }
 
     /// Removes the connection of a slot for a reason, to be closed.
-    pub fn remove(&self, slot: SlotIndex, why: Closed) -> Option<Removed> {
-        self.with(|state| match state.shared() {
-            Some((shared, local)) => shared.remove(slot, why, local),
-            None => state.pool.remove(slot).then(|| state.closed(slot, why))?,
+    pub fn remove(&self, slot: SlotIndex, why: Closed, now: Time) -> Option<Removed> {
+        let closed = |address: &_, idle| self.server(address, now).closed(why, idle);
+        self.with(|state| {
+            if let Some((shared, local)) = state.shared() {
+                let parked = *local.0.get(slot)?;
+                return shared
+                    .remove(slot, why, local, |address| closed(address, parked.idle(now)));
+            }
+            if let (Some(address), Some(parked)) =
+                (state.pool.address(slot), state.parked.get(slot))
+            {
+                closed(address, parked.idle(now));
+            }
+            state.pool.remove(slot).then(|| state.closed(slot, why))?
         })
     }
 

@@ -122,7 +122,10 @@ impl CounterZone {
         // SAFETY: `cf` has a pool.
         let memory = unsafe { Pool::from_ngx_pool((*cf).pool) };
         let mut name = nginx::as_ngx_str(zone_name(upstream, shared, memory.clone())?);
-        let size = zone_size(shared.map(|shared| reserved(shared.limits)));
+        let connections = shared.map(|shared| {
+            Shared::<SlabPool>::memory(reserved(shared.limits), BLOCKS as WorkerNumber)
+        });
+        let size = size(size_of::<Content>(), connections);
         let tag = nginx::this_module_ptr().cast();
         // SAFETY: the configuration is being read.
         let zone = unsafe { ngx_shared_memory_add(cf, &raw mut name, size, tag).as_mut() }?;
@@ -200,11 +203,12 @@ pub fn this_worker() -> (WorkerNumber, Pid) {
 }
 
 /// The lock of a zone's memory, as long as this exists: [`SlabPool::lock`] costs another call.
-struct Locked(*mut ngx_shmtx_t);
+pub struct Locked(*mut ngx_shmtx_t);
 
 impl Locked {
+    /// Waits for the lock.
     #[inline(always)]
-    fn new(memory: &SlabPool) -> Self {
+    pub fn new(memory: &SlabPool) -> Self {
         let mutex = (&raw const memory.as_ref().mutex).cast_mut();
         // SAFETY: the zone lives as long as the worker, and nginx changes the mutex atomically.
         unsafe { ngx_shmtx_lock(mutex) };
@@ -281,15 +285,12 @@ impl core::fmt::Write for Name {
 
 /// The size of a zone: its content, what the content allocates, and the overhead of nginx's slab
 /// allocator, which gives whole pages and has an entry for each.
-fn zone_size(limits: Option<Limits>) -> usize {
+pub fn size(content: usize, allocated: Option<usize>) -> usize {
     // SAFETY: nginx sets it when it starts.
     let page = unsafe { ngx_pagesize };
-    let content = size_of::<Content>().next_multiple_of(page);
-    let connections = limits.map_or(0, |limits| {
-        let memory = Shared::<SlabPool>::memory(limits, BLOCKS as WorkerNumber);
-        memory.saturating_add(page.saturating_mul(16))
-    });
-    let pages = content.saturating_add(connections);
+    let allocated =
+        allocated.map_or(0, |allocated| allocated.saturating_add(page.saturating_mul(16)));
+    let pages = content.next_multiple_of(page).saturating_add(allocated);
     pages.saturating_add(pages / 64).next_multiple_of(page).saturating_add(page.saturating_mul(4))
 }
 

@@ -102,13 +102,18 @@ pub fn parse<'a>(args: impl IntoIterator<Item = &'a [u8]>) -> Result<Params<'a>,
     Ok(params)
 }
 
-/// The arguments of `keepalive_hints`, with the margin in milliseconds.
+/// The arguments of `keepalive_hints`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum HintsParams {
     /// `off`.
     Off,
-    /// `on`, with the `margin` if it was given.
-    On(Option<usize>),
+    /// `on`.
+    On {
+        /// The `margin` if it was given, in milliseconds.
+        margin: Option<usize>,
+        /// `learn`.
+        learn: bool,
+    },
 }
 
 /// Parses the arguments that follow `keepalive_hints`. `time` parses a time as nginx writes it
@@ -116,25 +121,40 @@ pub enum HintsParams {
 ///
 /// # Errors
 ///
-/// The first argument is neither `on` nor `off`, or the second is no parameter of it.
+/// The first argument is neither `on` nor `off`, or one of the others is no parameter of it.
 pub fn parse_hints<'a>(
     args: impl IntoIterator<Item = &'a [u8]>,
     time: impl Fn(&[u8]) -> Option<usize>,
 ) -> Result<HintsParams, Error<'a>> {
     let mut args = args.into_iter();
-    let margin = |param| {
-        let text = preceded(tag("margin="), text);
-        all_consuming(map_opt(text, &time)).parse(param).map_err(|_| Error::Parameter(param))
-    };
-    match (args.next().unwrap_or_default(), args.next()) {
-        (b"off", None) => Ok(HintsParams::Off),
-        (b"off", Some(param)) => Err(Error::Parameter(param)),
-        (b"on", param) => {
-            let margin = param.map(margin).transpose()?;
-            Ok(HintsParams::On(margin.map(|(_, margin)| margin)))
-        }
-        (value, _) => Err(Error::Value(value)),
+    match args.next().unwrap_or_default() {
+        b"off" => args.next().map_or(Ok(HintsParams::Off), |param| Err(Error::Parameter(param))),
+        b"on" => parse_hints_on(args, time),
+        value => Err(Error::Value(value)),
     }
+}
+
+type Nom<'a> = nom::Err<nom::error::Error<&'a [u8]>>;
+
+fn parse_hints_on<'a>(
+    args: impl Iterator<Item = &'a [u8]>,
+    time: impl Fn(&[u8]) -> Option<usize>,
+) -> Result<HintsParams, Error<'a>> {
+    let (mut margin, mut learn) = (None, false);
+    for arg in args {
+        let param =
+            (map(map_opt(preceded(tag("margin="), text), &time), Some), value(None, tag("learn")));
+        let (_, param): (&[u8], _) =
+            all_consuming(alt(param)).parse(arg).map_err(|_: Nom<'_>| Error::Parameter(arg))?;
+        let is_new = match param {
+            Some(time) => margin.replace(time).is_none(),
+            None => !core::mem::replace(&mut learn, true),
+        };
+        if !is_new {
+            return Err(Error::Duplicate(arg));
+        }
+    }
+    Ok(HintsParams::On { margin, learn })
 }
 
 /// Parses a number of connections or slices: decimal digits alone, as `ngx_atoi()`.
@@ -402,14 +422,35 @@ mod tests {
         let time = |text: &[u8]| core::str::from_utf8(text).ok()?.parse().ok();
         let parsed = |line: &'static str| parse_hints(line.split(' ').map(str::as_bytes), time);
         assert_eq!(parsed("off"), Ok(HintsParams::Off));
-        assert_eq!(parsed("on"), Ok(HintsParams::On(None)));
-        assert_eq!(parsed("on margin=5"), Ok(HintsParams::On(Some(5))));
+        for (line, margin, learn) in [
+            ("on", None, false),
+            ("on margin=5", Some(5), false),
+            ("on learn", None, true),
+            ("on margin=5 learn", Some(5), true),
+            ("on learn margin=5", Some(5), true),
+        ] {
+            assert_eq!(parsed(line), Ok(HintsParams::On { margin, learn }), "{line}");
+        }
         for value in ["", "On", "yes", "margin=5"] {
             assert_eq!(parsed(value), Err(Error::Value(value.as_bytes())), "{value}");
         }
-        for line in ["on margin=", "on margin=x", "on margin", "on margn=5", "off margin=5"] {
-            let param = line.split(' ').nth(1).unwrap();
+        for line in [
+            "on margin=",
+            "on margin=x",
+            "on margin",
+            "on margn=5",
+            "on learn margin",
+            "on margin=5 learned",
+            "on learn=1",
+            "off margin=5",
+            "off learn",
+        ] {
+            let param = line.split(' ').next_back().unwrap();
             assert_eq!(parsed(line), Err(Error::Parameter(param.as_bytes())), "{line}");
+        }
+        for line in ["on margin=5 margin=5", "on learn learn", "on learn margin=1 margin=2"] {
+            let param = line.split(' ').next_back().unwrap();
+            assert_eq!(parsed(line), Err(Error::Duplicate(param.as_bytes())), "{line}");
         }
     }
 

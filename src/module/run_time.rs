@@ -6,15 +6,16 @@ use nginx_sys::{
     ngx_http_upstream_init_round_robin, ngx_http_upstream_srv_conf_t, ngx_http_variable_t,
     ngx_int_t,
 };
-use ngx::core::NgxStr;
+use ngx::core::{NgxStr, Pool as Memory};
 use ngx::http::{HttpModule, HttpModuleConfExt, NgxHttpCoreModule, NgxHttpUpstreamModule};
 use ngx::ngx_conf_log_error;
 
 use super::set_up;
 use crate::conf::Keepalive;
 use crate::conf::params::Params;
+use crate::learned::Learned;
 use crate::nginx;
-use crate::upstream::ServerConf;
+use crate::upstream::{ServerConf, Upstream};
 use crate::zone::CounterZone;
 
 /// Compiles the directive. In a running worker, nginx no longer looks for the handlers of
@@ -91,8 +92,27 @@ unsafe extern "C" fn init(
         return nginx::ERROR;
     }
     // SAFETY: `cf` and the upstream are valid.
-    match unsafe { set_up::one(cf, upstream, CounterZone::default()) } {
+    match unsafe { set_up_alone(cf, upstream) } {
         Some(()) => nginx::OK,
         None => nginx::ERROR,
+    }
+}
+
+/// Sets up an upstream that shares nothing with other workers. `None` if there is no memory.
+///
+/// # Safety
+///
+/// `cf` and `upstream` are valid.
+unsafe fn set_up_alone(
+    cf: *mut ngx_conf_t,
+    upstream: *mut ngx_http_upstream_srv_conf_t,
+) -> Option<()> {
+    // SAFETY: `cf` and the upstream are valid.
+    unsafe {
+        set_up::one(cf, upstream, CounterZone::default())?;
+        if let Some(live) = Upstream::of(&*upstream).filter(|live| live.settings().learn) {
+            live.learn(&Learned::own_in(Memory::from_ngx_pool((*cf).pool))?);
+        }
+        Some(())
     }
 }

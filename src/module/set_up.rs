@@ -11,6 +11,7 @@ use super::warnings::Place;
 use crate::conf::{Keepalive, MainConf};
 use crate::handover;
 use crate::idle;
+use crate::learned;
 use crate::nginx;
 use crate::peer;
 use crate::pool::{Length, Seed};
@@ -24,6 +25,7 @@ use crate::zone::{CounterZone, SharedLimits};
 ///
 /// The configuration file was read, and `main` is this module's configuration.
 pub unsafe fn all(cf: *mut ngx_conf_t, main: *mut MainConf) -> Option<()> {
+    let mut learned = None;
     // SAFETY: `cf` is valid; the array holds pointers to upstreams.
     unsafe {
         for &upstream in nginx::upstreams(NgxHttpUpstreamModule::main_conf(&*cf)?) {
@@ -36,10 +38,17 @@ pub unsafe fn all(cf: *mut ngx_conf_t, main: *mut MainConf) -> Option<()> {
                     counters.share(cf, (*upstream).host.as_bytes(), connections)?;
                 }
             }
+            if (*conf.as_ptr()).directives.learns() {
+                let servers = nginx::server_addresses(&*upstream).flatten().count();
+                learned = Some(learned.unwrap_or(0usize).saturating_add(servers));
+            }
             if one(cf, upstream, counters).is_none() {
                 log_no_memory(cf, upstream);
                 return None;
             }
+        }
+        if let Some(servers) = learned {
+            (*main).learned = Some(learned::add_zone(cf, servers)?);
         }
     }
     Some(())

@@ -82,6 +82,15 @@ impl Connection {
         unsafe { (*self.read()).eof() != 0 }
     }
 
+    /// Whether there was an error on it, and no timeout.
+    pub fn is_broken(self) -> bool {
+        let error = |event: *mut ngx_event_t| {
+            // SAFETY: an open connection has both events.
+            unsafe { (*event).error() != 0 && (*event).timedout() == 0 }
+        };
+        error(self.read()) || error(self.write())
+    }
+
     /// Whether there was an error or a timeout on it.
     pub fn has_failed(self) -> bool {
         let failed = |event: *mut ngx_event_t| {

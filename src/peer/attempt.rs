@@ -119,12 +119,26 @@ impl Attempt {
     /// server, and connections of the request [may be kept](PeerData::may_be_kept).
     #[inline(always)]
     pub fn identity(&self) -> Identity<'_> {
-        let pc = self.pc.as_ptr();
         // SAFETY: `init` has made the data.
         let key = unsafe { PeerData::key(self.data) }.unwrap_or_default();
+        Identity { key, address: self.address(), protocol: self.data().protocol }
+    }
+
+    /// The address of the server. The balancer has chosen one.
+    #[inline(always)]
+    pub fn address(&self) -> &[u8] {
+        let pc = self.pc.as_ptr();
         // SAFETY: the peer connection is valid, and the balancer has set the address.
-        let address = unsafe { nginx::address((*pc).sockaddr, (*pc).socklen) };
-        Identity { key, address, protocol: self.data().protocol }
+        unsafe { nginx::address((*pc).sockaddr, (*pc).socklen) }
+    }
+
+    /// Whether the server has closed the connection of a failed attempt without an answer.
+    pub fn was_closed(&self) -> bool {
+        let Some(c) = self.connection(0) else { return false };
+        // SAFETY: the upstream of the request is valid, and an attempt with a connection has a
+        // state.
+        let received = unsafe { (*(*self.data().request_upstream.as_ptr()).state).bytes_received };
+        (c.is_eof() || c.is_broken()) && received == 0
     }
 
     /// Whether the request was sent to its end.

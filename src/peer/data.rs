@@ -49,6 +49,9 @@ pub struct PeerData {
     key_length: Option<Length>,
     /// The protocol of the request's connections.
     pub protocol: Protocol,
+    /// The time for which the connection of the last attempt was idle before, in milliseconds; 0 for
+    /// a new one.
+    pub idle: Cell<u32>,
     /// Of the server that the balancer chose last.
     pub lookup: Cell<Lookup>,
     /// The server's own response, before a cached one took its place.
@@ -172,6 +175,7 @@ impl PeerData {
             outcome: Cell::new(None),
             key_length: key.map(|key| key.len() as Length),
             protocol,
+            idle: Cell::new(0),
             lookup: Cell::new(Lookup::default()),
             #[cfg(ngx_feature = "http_cache")]
             replaced: Replaced::default(),
@@ -190,6 +194,7 @@ impl PeerData {
     #[inline(always)]
     pub fn begin_attempt(&self) {
         self.outcome.set(None);
+        self.idle.set(0);
         self.lookup.set(Lookup::default());
         #[cfg(ngx_feature = "http_cache")]
         if self.replaced.is_watched() {

@@ -3,11 +3,13 @@
 
 use core::ptr::NonNull;
 
-use nginx_sys::{NGX_AGAIN, NGX_DONE, ngx_connection_t, ngx_int_t};
+use nginx_sys::{NGX_AGAIN, NGX_DONE, NGX_LOG_INFO, ngx_connection_t, ngx_int_t};
+use ngx::core::NgxStr;
+use ngx::ngx_log_error;
 
 use super::attempt::Attempt;
 use crate::idle;
-use crate::nginx::{self, Connection, log_debug_http};
+use crate::nginx::{self, AddressText, Connection, log_debug_http};
 use crate::pool::Lookup;
 use crate::trace;
 use crate::upstream::Taken;
@@ -46,15 +48,20 @@ fn take(attempt: Attempt) -> Option<(NonNull<ngx_connection_t>, trace::Attempt)>
     if !data.may_be_kept() {
         return None;
     }
-    let identity = attempt.identity();
+    let (identity, now) = (attempt.identity(), nginx::now());
     let mut lookup = Lookup::default();
     let found = loop {
-        match upstream.take(&identity, &mut lookup, (nginx::now(), idle::end_of)) {
+        match upstream.take(&identity, &mut lookup, (now, idle::end_of)) {
             Some(Taken::Hit(removed)) => {
+                data.idle.set(removed.idle(now));
                 let connection = idle::wake(removed, attempt.log());
                 break Some((connection, trace::Attempt::Hit));
             }
             Some(Taken::Ended(removed)) => idle::close(removed),
+            Some(Taken::TooOld(first_use)) => {
+                log_too_old(attempt, first_use);
+                break None;
+            }
             Some(Taken::Moved) => match borrow(attempt) {
                 Some(Ok(c)) => break Some((c.as_non_null(), trace::Attempt::Borrowed)),
                 Some(Err(Lost)) => {}
@@ -70,6 +77,22 @@ fn take(attempt: Attempt) -> Option<(NonNull<ngx_connection_t>, trace::Attempt)>
     found
 }
 
+/// Logs that idle connections are not used since the server may be about to close them.
+#[cold]
+fn log_too_old(attempt: Attempt, first_use: Option<u32>) {
+    log_debug_http!(attempt.log(), "get keepalive peer: idle for too long");
+    let Some(timeout) = first_use else { return };
+    let (server, name) = (AddressText::of(attempt.address()), attempt.upstream().name());
+    let server = NgxStr::from_bytes(server.as_bytes());
+    let (seconds, milliseconds) = (timeout / 1000, timeout % 1000);
+    ngx_log_error!(
+        NGX_LOG_INFO,
+        attempt.log(),
+        "idle timeout of server \"{server}\" of upstream \"{name}\" is \
+         {seconds}.{milliseconds:03}s"
+    );
+}
+
 /// Another worker has closed a connection that was moved here.
 struct Lost;
 
@@ -79,6 +102,7 @@ fn borrow(attempt: Attempt) -> Option<Result<Connection, Lost>> {
     let upstream = attempt.upstream();
     let moved = upstream.moved()?;
     let ticket = moved.ticket;
+    attempt.data().idle.set(moved.idle.time(nginx::now()));
     let c = idle::adopt(upstream, moved, attempt.log())?;
     if upstream.use_moved(ticket) {
         return Some(Ok(c));

@@ -11,7 +11,7 @@ use crate::conf::params;
 use crate::counters::Refused;
 use crate::idle;
 use crate::nginx::{self, Connection, log_debug_http};
-use crate::policy::{Facts, IdleLimit, SliceDyn, Time};
+use crate::policy::{self, Facts, IdleLimit, SliceDyn, Time};
 use crate::upstream::Keep;
 
 /// Keeps the connection of a request if it can be used again, and counts the outcome.
@@ -19,7 +19,10 @@ use crate::upstream::Keep;
 pub fn save(attempt: Attempt, state: ngx_uint_t) -> Outcome {
     let saved = match attempt.connection(state) {
         Some(c) => keep(attempt, c),
-        None => Err(Refused::Failed),
+        None => {
+            learn(attempt);
+            Err(Refused::Failed)
+        }
     };
     match saved {
         Ok(()) => Outcome::Saved,
@@ -29,6 +32,16 @@ pub fn save(attempt: Attempt, state: ngx_uint_t) -> Outcome {
             attempt.end_connection();
             Outcome::Refused(why)
         }
+    }
+}
+
+/// Learns from an attempt that has failed: the server may have closed an idle connection while the
+/// request was on its way.
+#[cold]
+fn learn(attempt: Attempt) {
+    let idle = attempt.data().idle.get();
+    if policy::must_look(idle) && attempt.was_closed() {
+        attempt.upstream().closed_in_use(attempt.address(), idle, nginx::now());
     }
 }
 

@@ -6,7 +6,7 @@ use std::io;
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
-use super::report::{Printable, Report, ShownLimits, UpstreamReport};
+use super::report::{Printable, Report, ServerReport, ShownLimits, UpstreamReport};
 use crate::counters::SharedTotals;
 use crate::pool::UsedSlice;
 
@@ -21,10 +21,24 @@ pub fn write(report: &Report<'_>, to: impl io::Write) -> io::Result<()> {
 
 impl Serialize for Report<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut report = serializer.serialize_struct("Report", 2)?;
+        let mut report = serializer.serialize_struct("Report", 3)?;
         report.serialize_field("worker", &self.worker)?;
         report.serialize_field("upstreams", &Upstreams(self.upstreams))?;
+        match self.idle_timeouts {
+            Some(servers) => report.serialize_field("idle_timeouts", &IdleTimeouts(servers))?,
+            None => report.skip_field("idle_timeouts")?,
+        }
         report.end()
+    }
+}
+
+/// The idle timeouts, in seconds, by server.
+struct IdleTimeouts<'a>(&'a [ServerReport<'a>]);
+
+impl Serialize for IdleTimeouts<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let seconds = |server: &ServerReport<'_>| f64::from(server.idle_timeout.0) / 1000.0;
+        serializer.collect_map(self.0.iter().map(|server| (server.address, seconds(server))))
     }
 }
 

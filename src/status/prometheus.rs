@@ -37,7 +37,7 @@ pub fn write(report: &Report<'_>, to: &mut impl Write) -> fmt::Result {
     for (name, help, value) in GAUGES {
         Family { name, help, kind: "gauge" }.write(report, to, value)?;
     }
-    Ok(())
+    idle_timeouts(report, to)
 }
 
 type Value<T> = fn(&UpstreamReport<'_>) -> T;
@@ -140,6 +140,18 @@ fn family_by_reason<I: Iterator<Item = (&'static str, u64)>>(
                 "nginx_upstream_keepalive_{name}{{upstream=\"{label}\",reason=\"{reason}\"}} {value}"
             )?;
         }
+    }
+    Ok(())
+}
+
+/// One metric for each server.
+fn idle_timeouts(report: &Report<'_>, to: &mut impl Write) -> fmt::Result {
+    let name = "idle_timeout_seconds";
+    let help = "Idle time after which a server closes connections, as learned.";
+    Family { name, help, kind: "gauge" }.head(to)?;
+    for server in report.idle_timeouts.unwrap_or_default() {
+        let (label, value) = (Label(server.address), server.idle_timeout);
+        writeln!(to, "nginx_upstream_keepalive_{name}{{server=\"{label}\"}} {value}")?;
     }
     Ok(())
 }

@@ -18,6 +18,27 @@ pub struct Report<'a> {
     pub worker: Pid,
     /// The upstreams that have a `keepalive` of this module.
     pub upstreams: &'a [UpstreamReport<'a>],
+    /// The idle timeouts of servers; `None` if no upstream learns them.
+    pub idle_timeouts: Option<&'a [ServerReport<'a>]>,
+}
+
+/// A server whose idle timeout was learned.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerReport<'a> {
+    /// Its address.
+    pub address: Printable<'a>,
+    /// The idle timeout.
+    pub idle_timeout: Milliseconds,
+}
+
+/// A time in milliseconds, which is shown in seconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Milliseconds(pub u32);
+
+impl Display for Milliseconds {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:03}", self.0 / 1000, self.0 % 1000)
+    }
 }
 
 /// The status of one upstream.
@@ -106,6 +127,13 @@ mod tests {
             (b"a\xc3(b\xff", "a\\xC3(b\\xFF"),
         ] {
             assert_eq!(Printable(bytes).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn times_are_shown_in_seconds() {
+        for (time, text) in [(0, "0.000"), (2003, "2.003"), (65_010, "65.010")] {
+            assert_eq!(Milliseconds(time).to_string(), text);
         }
     }
 

@@ -7,12 +7,15 @@ use nginx_sys::ngx_connection_t;
 
 use super::parked::Parked;
 use crate::counters::Refused;
+use crate::policy::Time;
 
 /// A connection that was parked, and has left the upstream. Its receiver closes it or uses it.
 #[must_use]
 pub struct Removed {
     connection: NonNull<ngx_connection_t>,
     copies: Copies,
+    /// The time when it was parked: the lower half.
+    since: u32,
 }
 
 /// What other processes may have of a connection.
@@ -29,17 +32,22 @@ pub enum Copies {
 impl Removed {
     /// One of this worker alone.
     pub fn own(parked: &Parked) -> Self {
-        Removed { connection: parked.connection, copies: Copies::None }
+        Removed { connection: parked.connection, copies: Copies::None, since: parked.since }
     }
 
     /// One that other workers do not use, but may have a descriptor of.
     pub fn shared(parked: &Parked) -> Self {
-        Removed { connection: parked.connection, copies: Copies::Unused }
+        Removed { copies: Copies::Unused, ..Removed::own(parked) }
     }
 
     /// One that other workers may use.
     pub fn stale(parked: &Parked) -> Self {
-        Removed { connection: parked.connection, copies: Copies::Used }
+        Removed { copies: Copies::Used, ..Removed::own(parked) }
+    }
+
+    /// The time for which it was idle, in milliseconds.
+    pub fn idle(&self, now: Time) -> u32 {
+        (now as u32).wrapping_sub(self.since)
     }
 
     /// The connection, which now belongs to the caller, and what other processes have of it.
@@ -54,6 +62,9 @@ pub enum Taken {
     Hit(Removed),
     /// A connection that has ended: close it, and ask again.
     Ended(Removed),
+    /// There are connections, but the server may be about to close them; with its timeout, in
+    /// milliseconds, if it is the first time that they are not used for this reason.
+    TooOld(Option<u32>),
     /// A connection of another worker, which this one holds from now on: it is the answer of
     /// [`super::Upstream::moved`].
     Moved,

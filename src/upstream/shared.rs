@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use super::answer::{Keep, Removed, Taken};
 use super::own::Own;
 use super::parked::{Parked, Table};
+use super::server::Server;
 use crate::counters::{Closed, Pid, Refused, WorkerCounters};
 use crate::handover::{self, Failure, Letter};
 use crate::nginx::{self, Connection};
@@ -117,27 +118,36 @@ impl SharedCache {
         identity: &Identity<'_>,
         lookup: &mut Lookup,
         (table, counters): Local<'_>,
-        (now, end): (Time, impl FnOnce(&Parked) -> Option<Closed>),
+        (server, end): (&Server<'_>, impl FnOnce(&Parked) -> Option<Closed>),
     ) -> Option<Taken> {
-        let me = self.me();
+        let (me, now) = (self.me(), server.now);
         let SharedCache { zone, number, own, called, refused, moved, .. } = self;
         zone.run(|all| {
             let slot = all.find(identity, lookup)?;
             if let Some(ticket) = own_of(own, slot, (all, me), counters) {
-                return take_own(own, ticket, (all, me), (table, counters), end);
+                match take_own(own, ticket, (all, me), (table, counters), (server, end)) {
+                    // That of another worker may not be.
+                    Some(Taken::TooOld(_)) if ticket.slot != slot => {}
+                    taken => return taken,
+                }
             }
             // A worker that borrows connections is one that others borrow from.
             *called = all.is_called(*number);
             loop {
                 let slot = all.find(identity, lookup)?;
                 let entry = *all.get(slot)?;
+                let idle = entry.idle.time(now);
                 match fetch(all, &entry, now) {
+                    Fetched::Fd(_) if server.is_too_old(idle, || oldest(all, slot, now)) => {
+                        return Some(Taken::TooOld(server.first_use.get()));
+                    }
                     Fetched::Fd(fd) => {
                         let ticket = all.pass(slot, me, fd.as_raw_fd());
                         *moved = Some(Moved::new(all, ticket, fd, entry.idle));
                         return Some(Taken::Moved);
                     }
                     Fetched::Ended(why) => {
+                        server.closed(why, idle);
                         all.remove(slot, me);
                         counters.closed(why);
                     }
@@ -215,17 +225,20 @@ impl SharedCache {
         self.zone.run(|all| all.held(ticket, self.me()).is_some()).unwrap_or(false)
     }
 
-    /// Removes an own connection, to be closed.
+    /// Removes an own connection, to be closed. `closed` is called with the address of its server,
+    /// unless another worker has taken it away.
     pub fn remove(
         &mut self,
         slot: SlotIndex,
         why: Closed,
         (table, counters): Local<'_>,
+        closed: impl FnOnce(&[u8]),
     ) -> Option<Removed> {
         let (ticket, me) = (self.own.remove(slot)?, self.me());
         let is_held = self.zone.run(|all| {
             let is_held = all.held(ticket, me).is_some();
             if is_held {
+                all.pool().address(slot).map(closed);
                 all.remove(slot, me);
                 counters.closed(why);
             }
@@ -239,7 +252,7 @@ impl SharedCache {
     pub fn pop(&mut self, why: Closed, local: Local<'_>) -> Option<Removed> {
         let ticket = self.own.next(self.popped)?;
         self.popped = ticket.slot.get();
-        self.remove(ticket.slot, why, local)
+        self.remove(ticket.slot, why, local, |_| ())
     }
 
     /// Sends an own connection to a worker that does not end, or removes it if there is none. In
@@ -378,7 +391,7 @@ impl SharedCache {
                 held && !all.is_wanted(slot)
             });
             if stays == Some(false) {
-                return self.remove(slot, Closed::Connections, local);
+                return self.remove(slot, Closed::Connections, local, |_| ());
             }
         }
     }
@@ -477,6 +490,12 @@ fn own_of(
     None
 }
 
+/// The longest time for which a connection of the same identity has been idle.
+fn oldest(all: &All, slot: SlotIndex, now: Time) -> u32 {
+    let oldest = all.pool().oldest(slot).and_then(|slot| all.get(slot));
+    oldest.map_or(0, |entry| entry.idle.time(now))
+}
+
 /// Takes an own connection, or removes it if it has ended.
 #[inline(always)]
 fn take_own(
@@ -484,12 +503,17 @@ fn take_own(
     Ticket { slot, .. }: Ticket,
     (all, me): (&mut All, Holder),
     (table, counters): Local<'_>,
-    end: impl FnOnce(&Parked) -> Option<Closed>,
+    (server, end): (&Server<'_>, impl FnOnce(&Parked) -> Option<Closed>),
 ) -> Option<Taken> {
     let parked = table.get(slot)?;
+    let (end, idle) = (end(parked), parked.idle(server.now));
+    if end.is_none() && server.is_too_old(idle, || oldest(all, slot, server.now)) {
+        return Some(Taken::TooOld(server.first_use.get()));
+    }
     own.clear(slot);
-    Some(match end(parked) {
+    Some(match end {
         Some(why) => {
+            server.closed(why, idle);
             all.remove(slot, me);
             counters.closed(why);
             Taken::Ended(Removed::shared(parked))
