@@ -33,7 +33,7 @@ use crate::conf::{Directives, Settings};
 use crate::counters::{Closed, Pid, Refused, Totals};
 use crate::learned::Learned;
 use crate::nginx::{self, Connection};
-use crate::policy::{IdleLimit, Time};
+use crate::policy::{self, IdleLimit, Time};
 use crate::pool::{Identity, Length, Lookup, Pool, Put, Seed, SlotIndex, UsedSlice};
 use crate::shared::{Idle, Ticket};
 use crate::zone::{self, CounterZone};
@@ -233,20 +233,23 @@ impl Upstream {
         lookup: &mut Lookup,
         (now, end): (Time, impl FnOnce(&Parked) -> Option<Closed>),
     ) -> Option<Taken> {
-        let server = self.server(identity.address, now);
         self.with(|state| {
             if let Some((shared, local)) = state.shared() {
+                let server = self.server(identity.address, now);
                 return shared.take(identity, lookup, local, (&server, end));
             }
             let slot = state.pool.find(identity, lookup)?;
             let parked = *state.parked.get(slot)?;
             if let Some(why) = end(&parked) {
-                server.closed(why, parked.idle(now));
+                self.server(identity.address, now).closed(why, parked.idle(now));
                 state.pool.remove(slot);
                 return state.closed(slot, why).map(Taken::Ended);
             }
-            if server.is_too_old(parked.idle(now), || state.oldest(slot, now)) {
-                return Some(Taken::TooOld(server.first_use.get()));
+            if policy::must_look(parked.idle(now)) {
+                let server = self.server(identity.address, now);
+                if server.is_too_old(parked.idle(now), || state.oldest(slot, now)) {
+                    return Some(Taken::TooOld(server.first_use.get()));
+                }
             }
             state.pool.take(slot);
             let counters = state.counters.block();

@@ -4,7 +4,7 @@ use core::cell::Cell;
 
 use crate::counters::Closed;
 use crate::learned::Learned;
-use crate::policy::{self, Time};
+use crate::policy::Time;
 
 /// The server of connections that an operation looks at.
 pub struct Server<'a> {
@@ -24,14 +24,9 @@ impl Server<'_> {
     /// Whether the last saved connection is not used, since the server may be about to close it. `idle`
     /// is the time for which it has been idle, and `oldest` that of the one saved first, in
     /// milliseconds.
-    #[inline(always)]
-    pub fn is_too_old(&self, idle: u32, oldest: impl FnOnce() -> u32) -> bool {
-        policy::must_look(idle) && self.learned.is_some_and(|it| self.check(it, idle, oldest))
-    }
-
     #[cold]
-    #[inline(never)]
-    fn check(&self, learned: &Learned, idle: u32, oldest: impl FnOnce() -> u32) -> bool {
+    pub fn is_too_old(&self, idle: u32, oldest: impl FnOnce() -> u32) -> bool {
+        let Some(learned) = self.learned else { return false };
         let verdict = learned.check(self.address, idle, self.margin);
         let Some(timeout) = verdict.too_old else { return false };
         if verdict.is_first_use {
@@ -42,7 +37,7 @@ impl Server<'_> {
     }
 
     /// A connection to it is closed, after it was idle for this time, in milliseconds.
-    #[inline(always)]
+    #[cold]
     pub fn closed(&self, why: Closed, idle: u32) {
         if let (Closed::Peer, Some(learned)) = (why, self.learned) {
             learned.closed(self.address, idle, self.now);

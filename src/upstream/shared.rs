@@ -17,7 +17,7 @@ use super::server::Server;
 use crate::counters::{Closed, Pid, Refused, WorkerCounters};
 use crate::handover::{self, Failure, Letter};
 use crate::nginx::{self, Connection};
-use crate::policy::{IdleLimit, Time};
+use crate::policy::{self, IdleLimit, Time};
 use crate::pool::{Identity, Lookup, SlotIndex, TryReserveError};
 use crate::shared::{Calls, Connections, Entry, Holder, Idle, SharedPut, Ticket, WorkerNumber};
 use crate::zone::{self, SharedZone};
@@ -138,7 +138,10 @@ impl SharedCache {
                 let entry = *all.get(slot)?;
                 let idle = entry.idle.time(now);
                 match fetch(all, &entry, now) {
-                    Fetched::Fd(_) if server.is_too_old(idle, || oldest(all, slot, now)) => {
+                    Fetched::Fd(_)
+                        if policy::must_look(idle)
+                            && server.is_too_old(idle, || oldest(all, slot, now)) =>
+                    {
                         return Some(Taken::TooOld(server.first_use.get()));
                     }
                     Fetched::Fd(fd) => {
@@ -507,7 +510,10 @@ fn take_own(
 ) -> Option<Taken> {
     let parked = table.get(slot)?;
     let (end, idle) = (end(parked), parked.idle(server.now));
-    if end.is_none() && server.is_too_old(idle, || oldest(all, slot, server.now)) {
+    if end.is_none()
+        && policy::must_look(idle)
+        && server.is_too_old(idle, || oldest(all, slot, server.now))
+    {
         return Some(Taken::TooOld(server.first_use.get()));
     }
     own.clear(slot);
