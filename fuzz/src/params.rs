@@ -46,6 +46,7 @@ fn set<'a>(params: &mut Params<'a>, name: &[u8], value: &'a [u8]) -> Option<()> 
         b"slice_keylen=" => params.slice_keylen = Some(length(value)?),
         b"slice_strict" => params.slice_strict = true,
         b"local" => params.local = true,
+        b"shared" => params.shared = true,
         b"single" => params.single = true,
         _ => return None,
     }
@@ -115,16 +116,25 @@ fn time(text: &[u8]) -> Option<usize> {
 }
 
 fn naive_hints<'a>(args: &[&'a [u8]]) -> Result<HintsParams, Error<'a>> {
-    let param = args.get(1).copied();
-    match (args[0], param) {
-        (b"off", None) => Ok(HintsParams::Off),
-        (b"on", None) => Ok(HintsParams::On(None)),
-        (b"on", Some(param)) => {
-            let text = param.strip_prefix(b"margin=").filter(|text| !text.is_empty());
-            let margin = text.and_then(time).ok_or(Error::Parameter(param))?;
-            Ok(HintsParams::On(Some(margin)))
-        }
-        (b"off", Some(param)) => Err(Error::Parameter(param)),
-        (value, _) => Err(Error::Value(value)),
+    match (args[0], args.get(1)) {
+        (b"off", None) => return Ok(HintsParams::Off),
+        (b"off", Some(param)) => return Err(Error::Parameter(param)),
+        (b"on", _) => {}
+        (value, _) => return Err(Error::Value(value)),
     }
+    let (mut margin, mut learn) = (None, false);
+    for &arg in &args[1..] {
+        let is_duplicate = match arg.strip_prefix(b"margin=") {
+            Some(text) => {
+                let value = time(text).filter(|_| !text.is_empty());
+                margin.replace(value.ok_or(Error::Parameter(arg))?).is_some()
+            }
+            None if arg == b"learn" => core::mem::replace(&mut learn, true),
+            None => return Err(Error::Parameter(arg)),
+        };
+        if is_duplicate {
+            return Err(Error::Duplicate(arg));
+        }
+    }
+    Ok(HintsParams::On { margin, learn })
 }
