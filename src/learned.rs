@@ -110,12 +110,12 @@ impl Learned {
     }
 
     /// See [`IdleTimeouts::check`].
-    pub fn check(&self, address: &[u8], age: u32, margin: u64) -> Verdict {
+    pub fn check(&self, address: &[u8], age: u32, time: (Time, u64)) -> Verdict {
         match self {
             Learned::Zone(zone, memory) => {
-                in_zone(zone, memory, |all| all.check(address, age, margin))
+                in_zone(zone, memory, |all| all.check(address, age, time))
             }
-            Learned::Own(own) => in_own(own, |all| all.check(address, age, margin)),
+            Learned::Own(own) => in_own(own, |all| all.check(address, age, time)),
         }
     }
 

@@ -11,19 +11,21 @@
 //! - `upstream`: the live upstream of a worker, which owns every change of state.
 //! - [`conf`]: arguments become settings; [`conf::params`] is their grammar.
 //! - `location`: the configuration of a location, and its number.
+//! - `learned`: the learned idle timeouts of servers, in shared memory.
 //! - `zone`: shared memory for the counters, and for connections. `handover`: descriptors on their
 //!   way from one worker to another. `builtin`: nginx's own keepalive module. `tls_sessions`:
 //!   locations where nginx mixes TLS sessions.
 //! - `nginx`: the few wrappers that the `ngx` crate lacks.
-//! - [`shared`]: the idle connections of all workers together.
-//! - [`policy`]: the rules of reuse. [`hints`]: the grammar of the `Keep-Alive` response header.
+//! - [`shared`]: the idle connections of all workers together. [`guarded`]: memory in which a process
+//!   can die.
+//! - [`policy`]: the rules of reuse, and the estimate of a server's idle timeout. [`hints`]: the grammar of the `Keep-Alive` response header.
 //! - [`counters`]: the events of connections, counted.
 //! - [`pool`]: the slots of idle connections, in slices.
 //!
 //! The path of a request: `peer` → `upstream.take` → `idle::wake`; and after it:
 //! `peer` → `policy` → `upstream.keep` → `idle::park`.
 //!
-//! `policy`, `pool`, `shared`, `hints`, `conf::params`, `counters` and the formats of the status are pure:
+//! `policy`, `pool`, `shared`, `guarded`, `hints`, `conf::params`, `counters` and the formats of the status are pure:
 //! they have no unsafe code, do not use nginx, and take the time as an argument. The rest is the
 //! border to nginx: it has no policy, and its callbacks never panic.
 

@@ -6,15 +6,17 @@
 //!
 //! - Closes that follow one another form a **run**, as long as their ages lie close together; one
 //!   that does not belong to it begins another one. A connection that is seen open at a higher age
-//!   belongs to the run as well: it makes the range of ages wider.
+//!   belongs to the run as well: it makes the range of ages wider. Some that are open, one after the
+//!   other, while none is closed, end the run.
 //! - A close counts if it is some time after the one that counted last, and at least twice the width
 //!   of the range: what happens at one moment happens once.
-//! - A run is a timeout once it is [unlikely enough](Ages::needed) that closes at any age lie as close
-//!   together: after 3 closes of a server with an exact timer, and up to 12 of one that looks for idle
-//!   connections from time to time. The **timeout** is the shortest age in the run.
+//! - A run is a timeout once it is [unlikely enough](Ages::are_timeout) that closes at any age lie as
+//!   close together: after 3 closes of a server with an exact timer, and up to 12 of one that looks
+//!   for idle connections from time to time. There are two runs, a narrow one for the former and a
+//!   wide one for the latter. The **timeout** is the shortest age in the run.
 //! - The next run takes its place, with a timeout that is shorter or longer. A connection that
 //!   lives half as long again as any in the run shows that there is no such timeout any more, and so
-//!   do many that live longer, one after the other, while none is closed.
+//!   do many that live as long as the timeout, one after the other, while none is closed.
 //!
 //! Nothing is learned from the first second of a connection's idle time.
 
@@ -26,12 +28,15 @@ use super::Time;
 const SHORTEST: u32 = 1000;
 /// The shortest time between two closes that count, in milliseconds.
 const APART: u32 = 100;
+/// The width of a narrow and of a wide run are at most the longest age divided by this.
+const NARROW: u32 = 20;
+const WIDE: u32 = 2;
 /// The probability with which a run of closes at any age may be taken for a timeout.
 const CHANCE: f64 = 0.01;
-/// So many connections that live longer than the timeout, while none is closed, show that there is
-/// none.
+/// So many connections that live as long as those of a run, one after the other, end it.
+const SURVIVORS_OF_RUN: u8 = 4;
+/// So many that live as long as the timeout show that there is none.
 const SURVIVORS: u8 = 16;
-
 /// A timeout that differs by more than this part of it is another one.
 const CHANGE: u32 = 8;
 
@@ -43,10 +48,6 @@ struct Ages {
 }
 
 impl Ages {
-    fn of(age: u32) -> Self {
-        Ages { shortest: age, longest: age }
-    }
-
     fn is_empty(self) -> bool {
         self.longest == 0
     }
@@ -55,22 +56,42 @@ impl Ages {
         self.longest.saturating_sub(self.shortest)
     }
 
-    /// The range with one more age; `None` if that one is not near.
-    fn with(self, age: u32) -> Option<Self> {
+    /// The range with one more age; `None` if it is empty, or would become too wide.
+    fn with(self, age: u32, part: u32) -> Option<Self> {
         let ages = Ages { shortest: self.shortest.min(age), longest: self.longest.max(age) };
-        (ages.width() <= ages.longest / 2).then_some(ages)
+        let is_near = ages.width() <= ages.longest.checked_div(part)?;
+        (is_near && !self.is_empty()).then_some(ages)
     }
 
     /// Whether so many closes are a timeout. The probability that `n` ages, each anywhere between 0
     /// and the longest one, lie in a range of this width is at most `n * (width / longest)^(n - 1)`.
-    fn needed(self, closes: u8) -> bool {
+    fn are_timeout(self, closes: u8) -> bool {
         let part = f64::from(self.width()) / f64::from(self.longest);
         closes > 2 && f64::from(closes) * part.powi(i32::from(closes).saturating_sub(1)) < CHANCE
     }
 
-    /// The age from which on a connection shows that these are not those of a timeout.
+    /// A connection that is older shows that these are not the ages of a timeout.
     fn end(self) -> u32 {
         self.longest.saturating_add(self.longest / 2)
+    }
+}
+
+/// A number of events, of which those at one moment count once.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    number: u8,
+    /// When the last one was that counts.
+    last: Time,
+}
+
+impl Count {
+    /// An event, of those that belong to a range of ages.
+    fn add(&mut self, now: Time, ages: Ages) {
+        let apart = ages.width().saturating_mul(2).max(APART);
+        if self.number == 0 || now.saturating_sub(self.last) >= apart.into() {
+            self.number = self.number.saturating_add(1);
+            self.last = now;
+        }
     }
 }
 
@@ -78,10 +99,37 @@ impl Ages {
 #[derive(Clone, Copy, Debug, Default)]
 struct Run {
     ages: Ages,
-    /// How many count.
-    closes: u8,
-    /// When the last one of these was.
-    last: Time,
+    closes: Count,
+    /// Connections that have lived as long since the last one was closed.
+    survivors: Count,
+}
+
+impl Run {
+    /// A connection was closed; the ages of the run if they are a timeout.
+    fn closed(&mut self, age: u32, now: Time, part: u32) -> Option<Ages> {
+        match self.ages.with(age, part) {
+            Some(ages) => self.ages = ages,
+            None => *self = Run { ages: Ages { shortest: age, longest: age }, ..Run::default() },
+        }
+        self.survivors = Count::default();
+        self.closes.add(now, self.ages);
+        self.ages.are_timeout(self.closes.number).then_some(self.ages)
+    }
+
+    /// A connection is open.
+    fn open(&mut self, age: u32, now: Time, part: u32) {
+        if age < self.ages.shortest || self.ages.is_empty() {
+            return;
+        }
+        match self.ages.with(age, part) {
+            Some(ages) => self.ages = ages,
+            None => *self = Run::default(),
+        }
+        self.survivors.add(now, self.ages);
+        if self.survivors.number >= SURVIVORS_OF_RUN {
+            *self = Run::default();
+        }
+    }
 }
 
 /// What is known of a server's idle timeout. The default is nothing.
@@ -89,11 +137,12 @@ struct Run {
 pub struct IdleTimeout {
     /// The run from which the timeout was learned; empty if there is none.
     learned: Ages,
-    /// How many connections have lived longer since the last one was closed.
-    survivors: u8,
+    /// Connections that have lived as long since the last one was closed.
+    survivors: Count,
     /// Whether [`Self::is_first_use`] was true.
     was_used: bool,
-    run: Run,
+    narrow: Run,
+    wide: Run,
 }
 
 impl IdleTimeout {
@@ -123,50 +172,42 @@ impl IdleTimeout {
             self.forget();
         }
         if age >= self.learned.shortest {
-            self.survivors = 0;
+            self.survivors = Count::default();
         }
-        self.run = match self.run.ages.with(age) {
-            Some(ages) => {
-                let apart = ages.width().saturating_mul(2).max(APART);
-                let counts = now.saturating_sub(self.run.last) >= u64::from(apart);
-                Run {
-                    ages,
-                    closes: self.run.closes.saturating_add(counts.into()),
-                    last: if counts { now } else { self.run.last },
-                }
-            }
-            None => Run { ages: Ages::of(age), closes: 1, last: now },
-        };
-        if self.run.ages.needed(self.run.closes) {
-            self.learn();
+        let narrow = self.narrow.closed(age, now, NARROW);
+        let wide = self.wide.closed(age, now, WIDE);
+        if let Some(ages) = narrow.or(wide) {
+            self.learn(ages);
         }
     }
 
     /// A connection is open that has been idle for this time, in milliseconds.
-    pub fn open(&mut self, age: u32) {
-        if !self.learned.is_empty() && age > self.learned.longest.saturating_add(APART) {
-            self.survivors = self.survivors.saturating_add(1);
-            if age > self.learned.end() || self.survivors >= SURVIVORS {
+    pub fn open(&mut self, age: u32, now: Time) {
+        if !self.learned.is_empty() && age >= self.learned.shortest {
+            self.survivors.add(now, self.learned);
+            if age > self.learned.end() || self.survivors.number >= SURVIVORS {
                 self.forget();
             }
         }
-        if age > self.run.ages.longest && !self.run.ages.is_empty() {
-            match self.run.ages.with(age) {
-                Some(ages) => self.run.ages = ages,
-                None => self.run = Run::default(),
-            }
-        }
+        self.narrow.open(age, now, NARROW);
+        self.wide.open(age, now, WIDE);
     }
 
-    /// The run is a timeout.
-    fn learn(&mut self) {
-        let timeout = self.run.ages;
-        let change = timeout.shortest.abs_diff(self.learned.shortest);
-        let was_used = self.was_used && change <= timeout.shortest / CHANGE;
-        *self = IdleTimeout { learned: timeout, was_used, ..IdleTimeout::default() };
+    /// These are the ages of a timeout.
+    fn learn(&mut self, ages: Ages) {
+        let change = ages.shortest.abs_diff(self.learned.shortest);
+        let was_used = self.was_used && change <= ages.shortest / CHANGE;
+        *self = IdleTimeout { learned: ages, was_used, ..IdleTimeout::default() };
     }
 
     fn forget(&mut self) {
-        *self = IdleTimeout { run: self.run, ..IdleTimeout::default() };
+        *self = IdleTimeout { narrow: self.narrow, wide: self.wide, ..IdleTimeout::default() };
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects)]
+mod simulation;
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects)]
+mod tests;

@@ -89,10 +89,10 @@ impl<A: Allocator> IdleTimeouts<A> {
 
     /// A request is about to use an open connection that has been idle for this time, in
     /// milliseconds. `margin` is the time by which its use ends before the server's timeout.
-    pub fn check(&mut self, address: &[u8], age: u32, margin: u64) -> Verdict {
+    pub fn check(&mut self, address: &[u8], age: u32, (now, margin): (Time, u64)) -> Verdict {
         let server = self.find(address).and_then(|index| self.servers.get_mut(index as usize));
         let Some(Server { idle_timeout, .. }) = server else { return Verdict::default() };
-        idle_timeout.open(age);
+        idle_timeout.open(age, now);
         match idle_timeout.limit(margin) {
             Some(limit) if age > limit => {
                 Verdict { too_old: idle_timeout.get(), is_first_use: idle_timeout.is_first_use() }
@@ -172,3 +172,7 @@ impl Linked<InUse> for Server {
         &mut self.links
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects)]
+mod tests;

@@ -27,13 +27,13 @@ impl Server<'_> {
     #[cold]
     pub fn is_too_old(&self, idle: u32, oldest: impl FnOnce() -> u32) -> bool {
         let Some(learned) = self.learned else { return false };
-        let verdict = learned.check(self.address, idle, self.margin);
+        let verdict = learned.check(self.address, idle, (self.now, self.margin));
         let Some(timeout) = verdict.too_old else { return false };
         if verdict.is_first_use {
             self.first_use.set(Some(timeout));
         }
         // Nothing but the age of one that is not used shows that there is no such timeout any more.
-        learned.check(self.address, oldest(), self.margin).too_old.is_some()
+        learned.check(self.address, oldest(), (self.now, self.margin)).too_old.is_some()
     }
 
     /// A connection to it is closed, after it was idle for this time, in milliseconds.

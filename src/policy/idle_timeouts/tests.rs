@@ -1,0 +1,143 @@
+//! The servers against a list of them.
+
+use std::collections::VecDeque;
+
+use allocator_api2::alloc::Global;
+use proptest::prelude::*;
+
+use super::{IdleTimeout, IdleTimeouts, Server, Verdict};
+use crate::guarded::Guarded;
+
+const MARGIN: u64 = 1000;
+
+fn servers(capacity: u32) -> IdleTimeouts<Global> {
+    IdleTimeouts::new_in(capacity, 8, Global).unwrap()
+}
+
+fn teach(servers: &mut IdleTimeouts<Global>, address: &[u8], age: u32) {
+    (0..3).for_each(|i| servers.closed(address, age, i * 1000));
+}
+
+fn known(servers: &IdleTimeouts<Global>) -> Vec<(&[u8], u32)> {
+    servers.iter().collect()
+}
+
+#[test]
+fn each_server_has_its_own() {
+    let mut servers = servers(4);
+    teach(&mut servers, b"a", 5000);
+    teach(&mut servers, b"b", 9000);
+    servers.closed(b"c", 3000, 9000);
+    assert_eq!(known(&servers), [(&b"a"[..], 5000), (b"b", 9000)]);
+
+    let check = |servers: &mut IdleTimeouts<_>, address: &[u8], age| {
+        let verdict = servers.check(address, age, (100_000, MARGIN));
+        (verdict.too_old, verdict.is_first_use)
+    };
+    assert_eq!(check(&mut servers, b"a", 4000), (None, false));
+    assert_eq!(check(&mut servers, b"a", 4001), (Some(5000), true));
+    assert_eq!(check(&mut servers, b"a", 4001), (Some(5000), false));
+    assert_eq!(check(&mut servers, b"b", 4001), (None, false));
+    assert_eq!(check(&mut servers, b"b", 8001), (Some(9000), true));
+    assert_eq!(check(&mut servers, b"c", 8001), (None, false));
+    assert_eq!(check(&mut servers, b"d", 8001), (None, false));
+    // It lives too long.
+    assert_eq!(check(&mut servers, b"a", 7501), (None, false));
+    assert_eq!(known(&servers), [(&b"b"[..], 9000)]);
+}
+
+#[test]
+fn a_check_is_no_reason_to_remember_a_server() {
+    let mut servers = servers(1);
+    teach(&mut servers, b"a", 5000);
+    servers.check(b"b", 5000, (0, MARGIN));
+    assert_eq!(known(&servers), [(&b"a"[..], 5000)]);
+}
+
+#[test]
+fn an_address_that_is_too_long_is_ignored() {
+    let mut servers = servers(2);
+    teach(&mut servers, b"12345678", 5000);
+    teach(&mut servers, b"123456789", 5000);
+    assert_eq!(known(&servers), [(&b"12345678"[..], 5000)]);
+}
+
+#[test]
+fn without_memory_nothing_is_learned() {
+    let mut servers = servers(0);
+    teach(&mut servers, b"a", 5000);
+    assert_eq!(known(&servers), []);
+}
+
+#[test]
+fn a_process_that_dies_leaves_nothing_behind() {
+    let mut servers = Guarded::new(servers(2));
+    servers.run(|servers| teach(servers, b"a", 5000));
+    servers.die(|servers| assert!(servers.insert(b"b").is_some()));
+    servers.run(|servers| {
+        assert_eq!(known(servers), []);
+        for address in [b"a", b"b", b"c"] {
+            teach(servers, address, 5000);
+        }
+        assert_eq!(known(servers).len(), 2);
+    });
+}
+
+#[test]
+fn no_more_servers_are_known_than_there_is_memory_for() {
+    let server = size_of::<Server>() + size_of::<u32>() + 8;
+    assert_eq!(IdleTimeouts::<Global>::memory(100, 8), 100 * server);
+    let mut servers = servers(100);
+    for i in 0_u16..1000 {
+        teach(&mut servers, &i.to_ne_bytes(), 5000);
+    }
+    assert_eq!((servers.servers.len(), servers.servers.capacity()), (100, 100));
+    assert_eq!(known(&servers).len(), 100);
+}
+
+proptest! {
+    /// Against a list, in which the server that was used last comes first.
+    #[test]
+    fn the_least_recently_used_one_makes_room(
+        capacity in 1_u32..6,
+        operations in proptest::collection::vec((any::<bool>(), 0_u8..10, 0_usize..10), 0..300),
+    ) {
+        let mut servers = servers(capacity);
+        let mut naive: VecDeque<(Vec<u8>, IdleTimeout)> = VecDeque::new();
+        for (now, (is_close, name, length)) in (0..).step_by(500).zip(operations) {
+            let address = vec![name; length];
+            let age = 5000 + u32::from(name);
+            let found = naive.iter().position(|(other, _)| *other == address);
+            let server = found.and_then(|i| naive.remove(i));
+            if is_close {
+                servers.closed(&address, age, now);
+                if length <= 8 {
+                    let (_, mut timeout) = server.unwrap_or_default();
+                    timeout.closed(age, now);
+                    naive.push_front((address, timeout));
+                    naive.truncate(capacity as usize);
+                }
+            } else {
+                let verdict = servers.check(&address, age, (now, MARGIN));
+                let mut expected = Verdict::default();
+                if let Some((_, mut timeout)) = server {
+                    timeout.open(age, now);
+                    if timeout.limit(MARGIN).is_some_and(|limit| age > limit) {
+                        expected.too_old = timeout.get();
+                        expected.is_first_use = timeout.is_first_use();
+                    }
+                    naive.push_front((address, timeout));
+                }
+                prop_assert_eq!(verdict, expected);
+            }
+            let mut shown: Vec<_> = servers.iter().map(|(a, t)| (a.to_vec(), t)).collect();
+            let mut expected: Vec<_> = naive
+                .iter()
+                .filter_map(|(address, timeout)| Some((address.clone(), timeout.get()?)))
+                .collect();
+            shown.sort();
+            expected.sort();
+            prop_assert_eq!(shown, expected);
+        }
+    }
+}
