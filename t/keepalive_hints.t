@@ -26,7 +26,7 @@ use Test::Backend;
 select STDERR; $| = 1;
 select STDOUT; $| = 1;
 
-my $t = Test::Nginx->new()->has(qw/http proxy rewrite/)->plan(149);
+my $t = Test::Nginx->new()->has(qw/http proxy rewrite/)->plan(158);
 
 $t->write_file_expand('nginx.conf', <<'EOF');
 
@@ -278,7 +278,8 @@ is_new(get_hinted('none', 'none-timeout-1'), 'not reused after the limit');
 # configuration
 
 for my $args ('on', 'off', 'on margin=1s', 'on margin=0', 'on margin=1500ms',
-	'on margin=1m', 'on margin=5')
+	'on margin=1m', 'on margin=5', 'on learn', 'on margin=1s learn',
+	'on learn margin=1s')
 {
 	is(check("keepalive_hints $args;"), '', $args);
 }
@@ -294,15 +295,21 @@ is(check('keepalive_hints x margin=1s;'),
 
 for my $parameter ('margin=x', 'margin=', 'margin=-1', 'margin=1.5', 'margin',
 	'margin=1x', 'margn=1s', 'Margin=1s', 'off', '1s', '""',
-	'margin=99999999999999999999')
+	'margin=99999999999999999999', 'learn=1', 'learned', 'Learn')
 {
 	(my $text = $parameter) =~ s/"//g;
 	is(check("keepalive_hints on $parameter;"),
 		qq!invalid parameter "$text"!, "on $parameter");
 }
 
-is(check('keepalive_hints off margin=1s;'),
-	'invalid parameter "margin=1s"', 'off margin=1s');
+is(check("keepalive_hints off $_;"), qq!invalid parameter "$_"!, "off $_")
+	for 'margin=1s', 'learn';
+is(check('keepalive_hints on margin=1s x;'),
+	'invalid parameter "x"', 'on margin=1s x');
+
+is(check("keepalive_hints on $_;"), 'duplicate parameter "'
+	. (split ' ')[-1] . '"', "on $_")
+	for 'margin=1s margin=2s', 'learn learn';
 
 for my $twice ('on; keepalive_hints off', 'on; keepalive_hints on',
 	'off; keepalive_hints on margin=1s')
@@ -311,7 +318,7 @@ for my $twice ('on; keepalive_hints off', 'on; keepalive_hints on',
 		'"keepalive_hints" directive is duplicate', $twice);
 }
 
-for my $args ('', ' on margin=1s margin=1s', ' on margin=1s x') {
+for my $args ('', ' on margin=1s learn learn') {
 	is(check("keepalive_hints$args;"), 'invalid number of arguments in'
 		. ' "keepalive_hints" directive', "arguments:$args");
 }
