@@ -59,8 +59,7 @@ impl Ages {
     /// The range with one more age; `None` if it is empty, or would become too wide.
     fn with(self, age: u32, part: u32) -> Option<Self> {
         let ages = Ages { shortest: self.shortest.min(age), longest: self.longest.max(age) };
-        let is_near = ages.width() <= ages.longest.checked_div(part)?;
-        (is_near && !self.is_empty()).then_some(ages)
+        (ages.width() <= ages.longest.checked_div(part)?).then_some(ages)
     }
 
     /// Whether so many closes are a timeout. The probability that `n` ages, each anywhere between 0
