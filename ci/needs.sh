@@ -145,10 +145,18 @@ add_package() {
     need_file nginx-dev /usr/share/nginx/src/conf_flags
 }
 
+# The servers of ci/race.
 add_race() {
-    add_demo
-    need node nodejs
+    add_build
+    add_apache
+    need curl curl
     need_file apache2-bin /usr/lib/apache2/modules/mod_mpm_event.so
+    need node nodejs
+    need gunicorn gunicorn
+    need_file python3-uvicorn /usr/lib/python3/dist-packages/uvicorn/__init__.py
+    need puma puma
+    need go golang-go
+    need_file php-fpm '/usr/sbin/php-fpm*'
 }
 
 add_release() {
