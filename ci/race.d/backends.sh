@@ -33,7 +33,7 @@ backend_command() {
     local folder=$2 port=$3 gunicorn=(gunicorn --chdir "$here" --bind "127.0.0.1:$3" --workers 2 --keep-alive 2)
     case $1 in
         apache | itk)
-            mkdir "$folder/www"
+            mkdir -p "$folder/www"
             head -c 1000 /dev/zero | tr '\0' x >"$folder/www/index.html"
             command=(apache2 -f "$here/apache.conf" -DFOREGROUND)
             if [ "$1" = itk ]; then command+=(-DITK); fi
@@ -67,18 +67,17 @@ listening() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
 # start_backend BACKEND [SECONDS]
 start_backend() {
-    local folder=$dir/$1 command
     choose_port
     backend_ports[$1]=$port
-    mkdir "$folder"
-    chmod 755 "$folder"
-    backend_command "$1" "$folder" "$port" "${2-2}"
-    run_backend "$1"
+    mkdir "$dir/$1"
+    chmod 755 "$dir/$1"
+    run_backend "$1" "${2-2}"
 }
 
-# run_backend BACKEND: runs command on its port.
+# run_backend BACKEND SECONDS: on its port; also again.
 run_backend() {
-    local folder=$dir/$1 port=${backend_ports[$1]}
+    local folder=$dir/$1 port=${backend_ports[$1]} command
+    backend_command "$1" "$folder" "$port" "$2"
     RACE_DIR=$folder RACE_PORT=$port RACE_MPM_ITK=$(mpm_itk_file) \
         serve "${command[@]}" >"$folder/output" 2>&1
     backend_pids[$1]=$!
