@@ -2,7 +2,7 @@
 
 Opens connections in the course of a second, sends one POST on each, and waits until the server closes
 them, while other connections carry a light load. Prints the ages in milliseconds, the least first;
-nothing if any connection is still open after some seconds.
+none if a connection is still open after some seconds.
 """
 
 import asyncio

@@ -3,7 +3,8 @@
 # shellcheck disable=SC2154  # ci/race and ci/servers.sh set them
 
 # shellcheck disable=SC2034  # for ci/race
-backends=(apache itk node node-silent gunicorn gunicorn-uvicorn uvicorn puma go php-fpm nginx)
+backends=(apache itk node node-silent gunicorn gunicorn-uvicorn uvicorn puma go php-fpm
+    php-fpm-limit nginx)
 declare -A backend_names=(
     [apache]='Apache, mpm_event'
     [itk]='Apache, mpm-itk'
@@ -15,6 +16,7 @@ declare -A backend_names=(
     [puma]='Puma'
     [go]="Go's net/http"
     [php-fpm]='php-fpm'
+    [php-fpm-limit]='php-fpm, time limit'
     [nginx]='nginx'
 )
 declare -A backend_ports backend_pids
@@ -28,7 +30,7 @@ python=/usr/bin/python3
 php_fpm() { compgen -G '/usr/sbin/php-fpm*' | sort -V | tail -n 1; }
 
 # backend_command BACKEND FOLDER PORT SECONDS: prepares the folder; sets command to what starts it.
-# Only Node's idle timeout is other than 2 seconds on request.
+# It may set limit, too. Only Node's idle timeout is other than 2 seconds on request.
 backend_command() {
     local folder=$2 port=$3 gunicorn=(gunicorn --chdir "$here" --bind "127.0.0.1:$3" --workers 2 --keep-alive 2)
     case $1 in
@@ -52,7 +54,8 @@ backend_command() {
                 run go build -o "$folder/server" "$here/server.go" || die "server.go cannot be built"
             command=("$folder/server" "127.0.0.1:$port")
             ;;
-        php-fpm)
+        php-fpm | php-fpm-limit)
+            if [ "$1" = php-fpm-limit ]; then limit=2; fi
             cp "$here/index.php" "$folder/"
             command=("$(php_fpm)" --fpm-config "$here/php-fpm.conf")
             ;;
@@ -62,6 +65,8 @@ backend_command() {
             ;;
     esac
 }
+
+is_fastcgi() { [[ $1 = php-fpm* ]]; }
 
 listening() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
@@ -76,9 +81,9 @@ start_backend() {
 
 # run_backend BACKEND SECONDS: on its port; also again.
 run_backend() {
-    local folder=$dir/$1 port=${backend_ports[$1]} command
+    local folder=$dir/$1 port=${backend_ports[$1]} command limit=0
     backend_command "$1" "$folder" "$port" "$2"
-    RACE_DIR=$folder RACE_PORT=$port RACE_MPM_ITK=$(mpm_itk_file) \
+    RACE_DIR=$folder RACE_PORT=$port RACE_MPM_ITK=$(mpm_itk_file) RACE_LIMIT=$limit \
         serve "${command[@]}" >"$folder/output" 2>&1
     backend_pids[$1]=$!
     if ! until_true 15 listening "$port"; then
@@ -92,7 +97,7 @@ stop_backend() { end_server TERM "${backend_pids[$1]}" || true; }
 # announced BACKEND: what it announces of its idle timeout.
 announced() {
     local header=
-    if [ "$1" != php-fpm ]; then
+    if ! is_fastcgi "$1"; then
         header=$(curl -s -m 5 --noproxy '*' -o "$dir/body" -D - -H 'Connection: keep-alive' \
             -d name=value "http://127.0.0.1:${backend_ports[$1]}/" |
             tr -d '\r' | sed -n 's/^Keep-Alive: /"/Ip' | tr '\n' '"')

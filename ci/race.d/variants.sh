@@ -24,9 +24,8 @@ upstreams() {
 pass() {
     local upstream=u
     if [ "$1" = builtin ]; then upstream=u\$http_x_client; fi
-    case $2 in
-        php-fpm)
-            cat <<END_OF_PASS
+    if is_fastcgi "$2"; then
+        cat <<END_OF_PASS
             fastcgi_pass $upstream;
             fastcgi_keep_conn on;
             fastcgi_bind \$http_x_local;
@@ -35,17 +34,15 @@ pass() {
             fastcgi_param CONTENT_TYPE \$content_type;
             fastcgi_param CONTENT_LENGTH \$content_length;
 END_OF_PASS
-            ;;
-        *)
-            cat <<END_OF_PASS
+    else
+        cat <<END_OF_PASS
             proxy_pass http://$upstream;
             proxy_http_version 1.1;
             proxy_set_header Host \$host;
             proxy_set_header Connection keep-alive;
             proxy_bind \$http_x_local;
 END_OF_PASS
-            ;;
-    esac
+    fi
 }
 
 nginx_conf() {
