@@ -162,9 +162,10 @@ impl Logs {
             || line.contains(" has too long header")
     }
 
-    /// Whether a line is about shared connections that a killed worker had locked.
+    /// Whether a line is about shared connections, or learned idle timeouts, that a killed worker had
+    /// locked.
     fn was_locked(&self, line: &str) -> bool {
-        let worker = line.split_once(" shared memory zone \"upstream_keepalive_shared:");
+        let worker = line.split_once(" shared memory zone \"upstream_keepalive_");
         let worker = worker.and_then(|(_, rest)| rest.rsplit_once("\" was locked by "));
         let worker = worker.and_then(|(_, worker)| worker.parse().ok());
         worker.is_some_and(|worker| self.ever_killed.contains(&worker))

@@ -298,6 +298,7 @@ fn upstreams(text: &mut String, servers: &[Server], low: bool) {
             let _ = writeln!(text, "        server {} max_fails=0;", server.address);
         }
         let _ = writeln!(text, "        keepalive {};", upstream.keepalive(low));
+        let _ = writeln!(text, "        keepalive_hints on margin=100ms learn;");
         let _ = writeln!(text, "        keepalive_timeout {};\n    }}", upstream.timeout);
     }
 }

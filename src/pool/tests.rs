@@ -27,6 +27,22 @@ fn the_most_recently_saved_comes_first() {
 }
 
 #[test]
+fn the_oldest_of_an_identity_is_the_one_saved_first() {
+    let mut pool = pool(8, 8).pool;
+    let mut save = |identity| match pool.put(|| identity, &mut Lookup::default(), NO_LIMIT) {
+        Put::Kept(slot) => slot,
+        other => panic!("{other:?}"),
+    };
+    let slots =
+        [id("a", "1"), id("a", "2"), id("b", "1"), id("a", "1"), id("a", "1")].map(&mut save);
+    for (slot, oldest) in slots.into_iter().zip([0, 1, 2, 0, 0]) {
+        assert_eq!(pool.oldest(slot), Some(slots[oldest]));
+    }
+    pool.take(slots[0]);
+    assert_eq!(pool.oldest(slots[4]), Some(slots[3]));
+}
+
+#[test]
 fn another_identity_gets_nothing() {
     let mut pool = pool(4, 4);
     let saved = id("a", "1");
