@@ -30,7 +30,7 @@ use constant {
 	MAX_1 => '9223372036854775808',
 };
 
-my $t = Test::Nginx->new()->has(qw/http proxy/)->plan(472);
+my $t = Test::Nginx->new()->has(qw/http proxy/)->plan(476);
 
 # numbers: the limit is 2^32 - 2, and nothing wraps around
 
@@ -241,11 +241,15 @@ refused('keepalive 1; keepalive_requests 1 2;',
 # keepalive_hints
 
 accepted("keepalive_hints $_; keepalive 1;") for 'on', 'off', 'on margin=0',
-	'on margin=1ms', 'on "margin=1s 500ms"', 'on margin=' . MAX . 'ms';
+	'on learn', 'on learn margin=1ms', 'on "margin=1s 500ms"', 'on margin=' . MAX . 'ms';
 
 refused("keepalive_hints $_;",
 	'invalid number of arguments in "keepalive_hints" directive')
-	for '', 'on margin=1s margin=1s', 'on margin = 1s', 'on margin= 1s';
+	for '', 'on margin = 1s', 'on margin=1s learn learn';
+refused('keepalive_hints on margin= 1s;', 'invalid parameter "margin="');
+refused('keepalive_hints on margin=1s margin=1s;',
+	'duplicate parameter "margin=1s"');
+refused('keepalive_hints on learn learn;', 'duplicate parameter "learn"');
 
 for my $value ('ON', 'Off', '1', 'yes', '$host', 'margin=1s', 'on,', 'onn') {
 	refused("keepalive_hints $value;",
@@ -263,7 +267,7 @@ refused("keepalive_hints on $_;", qq!invalid parameter "$_"!)
 	'margin=' . MAX, 'margin=' . MAX_1 . 'ms', 'MARGIN=1s', 'margins=1s',
 	'margi=1s', 'timeout=1s', 'local', "margin=\xef\xbc\x91s";
 refused("keepalive_hints off $_;", qq!invalid parameter "$_"!)
-	for 'off', 'on', 'margin=1s';
+	for 'off', 'on', 'margin=1s', 'learn';
 refused('keepalive_hints on "margin= 1s";', 'invalid parameter "margin= 1s"');
 
 # where they belong
