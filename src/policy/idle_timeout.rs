@@ -26,7 +26,7 @@ use super::Time;
 
 /// The shortest time that is learned, and the shortest limit that comes from it, in milliseconds.
 const SHORTEST: u32 = 1000;
-/// The shortest time between two closes that count, in milliseconds.
+/// The shortest time between two closes that count, or two survivors, in milliseconds.
 const APART: u32 = 100;
 /// The width of a narrow and of a wide run are at most the longest age divided by this.
 const NARROW: u32 = 20;
@@ -84,9 +84,8 @@ struct Count {
 }
 
 impl Count {
-    /// An event, of those that belong to a range of ages.
-    fn add(&mut self, now: Time, ages: Ages) {
-        let apart = ages.width().saturating_mul(2).max(APART);
+    /// An event, which counts if it is this long after the one that counted last.
+    fn add(&mut self, now: Time, apart: u32) {
         if self.number == 0 || now.saturating_sub(self.last) >= apart.into() {
             self.number = self.number.saturating_add(1);
             self.last = now;
@@ -111,7 +110,7 @@ impl Run {
             None => *self = Run { ages: Ages { shortest: age, longest: age }, ..Run::default() },
         }
         self.survivors = Count::default();
-        self.closes.add(now, self.ages);
+        self.closes.add(now, self.ages.width().saturating_mul(2).max(APART));
         self.ages.are_timeout(self.closes.number).then_some(self.ages)
     }
 
@@ -124,7 +123,7 @@ impl Run {
             Some(ages) => self.ages = ages,
             None => *self = Run::default(),
         }
-        self.survivors.add(now, self.ages);
+        self.survivors.add(now, APART);
         if self.survivors.number >= SURVIVORS_OF_RUN {
             *self = Run::default();
         }
@@ -183,7 +182,7 @@ impl IdleTimeout {
     /// A connection is open that has been idle for this time, in milliseconds.
     pub fn open(&mut self, age: u32, now: Time) {
         if !self.learned.is_empty() && age >= self.learned.shortest {
-            self.survivors.add(now, self.learned);
+            self.survivors.add(now, APART);
             if age > self.learned.end() || self.survivors.number >= SURVIVORS {
                 self.forget();
             }

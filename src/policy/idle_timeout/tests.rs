@@ -156,6 +156,11 @@ fn many_that_live_as_long_forget() {
     timeout.closed(5000, 2_010_000);
     timeout.open(5000, 2_010_000);
     assert_eq!(timeout.get(), Some(5000), "one at the timeout does");
+    // However wide the range of ages is.
+    let ages: Vec<u32> = (0..12).map(|i| 4000 - i % 2 * 1000).collect();
+    let mut timeout = closed(&ages, 10_000);
+    assert_eq!(timeout.get(), Some(3000));
+    assert_eq!(survive(&mut timeout, 16, 3500), None);
     // At one moment they count once.
     let mut timeout = closed(&[5000; 3], 1000);
     (0..100).for_each(|_| timeout.open(5000, 2_000_000));
