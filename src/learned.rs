@@ -151,7 +151,7 @@ fn in_own<R>(own: &NonNull<Own>, operation: impl FnOnce(&mut IdleTimeouts<Pool>)
 ///
 /// # Safety
 ///
-/// nginx calls it with a valid zone, whose data is what [`LearnedZone::add`] has put there, and the
+/// nginx calls it with a valid zone, whose data is what [`add_zone`] has put there, and the
 /// data of the zone that this one continues.
 unsafe extern "C" fn init_zone(zone: *mut ngx_shm_zone_t, old: *mut c_void) -> ngx_int_t {
     // SAFETY: nginx passes a valid zone, whose memory begins with a slab pool.

@@ -137,6 +137,14 @@ fn longest_timer(bits: u32) -> u64 {
     u64::MAX.checked_shr(u64::BITS.saturating_sub(bits).saturating_add(2)).unwrap_or(0)
 }
 
+/// The time between two points, of which the lower halves are known, in milliseconds. The clock of a
+/// worker may be a little behind that of the one that has saved the connection: then it is nothing.
+#[inline(always)]
+pub fn idle_time(now: u32, since: u32) -> u32 {
+    let time = now.wrapping_sub(since);
+    if time > u32::MAX / 2 { 0 } else { time }
+}
+
 /// Whether a connection is checked before it is used, after it was idle for this number of
 /// milliseconds: the server may have closed it just now, and the event may be queued behind the
 /// event of the request.
@@ -250,6 +258,15 @@ mod tests {
         assert_eq!(timer(Some(u64::MAX), 64), Some(u64::MAX / 4));
         assert_eq!(timer(Some(4_294_968_000), 32), Some(u64::from(u32::MAX / 4)));
         assert_eq!(timer(Some(4_294_968_000), 64), Some(4_294_968_000));
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_is_no_idle_time() {
+        assert_eq!(idle_time(7, 5), 2);
+        assert_eq!(idle_time(5, 5), 0);
+        assert_eq!(idle_time(5, 6), 0);
+        assert_eq!(idle_time(3, u32::MAX), 4);
+        assert_eq!(idle_time(u32::MAX, 3), 0);
     }
 
     #[test]

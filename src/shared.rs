@@ -19,7 +19,7 @@ use allocator_api2::vec::Vec;
 
 use crate::counters::Pid;
 use crate::guarded::{Forget, Guarded};
-use crate::policy::{IdleLimit, LimitedBy, Time};
+use crate::policy::{self, IdleLimit, LimitedBy, Time};
 use crate::pool::{
     Evicted, Identity, Limits, Lookup, NotKept, Pool, Put, Seed, SlotIndex, TryReserveError,
 };
@@ -68,7 +68,7 @@ pub struct Idle {
 impl Idle {
     /// The time for which it has been idle, in milliseconds.
     pub fn time(&self, now: Time) -> u32 {
-        now.wrapping_sub(self.since) as u32
+        policy::idle_time(now as u32, self.since as u32)
     }
 
     /// How long it may be idle, from now on.

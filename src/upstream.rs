@@ -102,10 +102,12 @@ impl State {
         self.parked.get(slot).map(Removed::own)
     }
 
-    /// Of the connections of the same identity, the longest time for which one has been idle.
+    /// Of the connections of the same identity, the longest time for which one has been idle that is
+    /// open.
     fn oldest(&self, slot: SlotIndex, now: Time) -> u32 {
         let oldest = self.pool.oldest(slot).and_then(|slot| self.parked.get(slot));
-        oldest.map_or(0, |parked| parked.idle(now))
+        let open = oldest.filter(|parked| parked.as_connection().is_quiet());
+        open.map_or(0, |parked| parked.idle(now))
     }
 
     /// The shared cache, if there is one, with the table and the counters.

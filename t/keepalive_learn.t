@@ -241,10 +241,10 @@ cmp_ok(timeout(8083), '<', 1.6, 'at their age');
 drop_after(1.3, 'other', '/half', 6);
 is(timeout(8082), undef, 'nothing learned from halves');
 
-drop_after(1.3, 'other', '/late', 6);
+drop_after(2, 'other', '/late', 4, 0.5);
 is(timeout(8082), undef, 'nothing learned from timeouts');
 
-drop_after(0.5, 'other', '/drop', 6);
+drop_after(0.5, 'other', '/drop', 4, 0.11);
 is(timeout(8082), undef, 'nothing learned in the first second in use');
 
 post('/other/drop', "new$_", 'x'), sleep(0.12) for 1 .. 6;
@@ -335,20 +335,22 @@ sub closed {
 # statuses
 
 sub drop_after {
-	my ($seconds, $upstream, $uri, $times) = @_;
+	my ($seconds, $upstream, $uri, $times, $apart) = @_;
+
+	$apart ||= 0.15;
 
 	my @hosts = map { 'drop' . ++$count } 1 .. $times;
 
-	get("/$upstream/", $_), sleep(0.15) for @hosts;
+	get("/$upstream/", $_), sleep($apart) for @hosts;
 
-	my $left = $seconds - 0.15 * $times;
+	my $left = $seconds - $apart * $times;
 	sleep($left) if $left > 0;
 
 	return join ' ', map {
 		my $start = time();
 		my $r = http(request('POST', "/$upstream$uri", $_,
 			"Content-Length: 1\n"), body => 'x');
-		my $left = $start + 0.15 - time();
+		my $left = $start + $apart - time();
 
 		sleep($left) if $left > 0;
 		$r =~ /^HTTP\S+ (\d+)/ ? $1 : $r;

@@ -16,8 +16,12 @@ use super::replaced;
 use super::response::Response;
 use crate::idle;
 use crate::nginx::{self, Connection};
+use crate::policy::Time;
 use crate::pool::Identity;
 use crate::upstream::Upstream;
+
+/// A close that is due to an idle timeout meets a request within this time, in milliseconds.
+const SOON: Time = 1000;
 
 /// A view of an attempt: it reads values, and makes single changes. The values of the balancer's
 /// choice are valid until the balancer is asked again.
@@ -132,13 +136,18 @@ impl Attempt {
         unsafe { nginx::address((*pc).sockaddr, (*pc).socklen) }
     }
 
-    /// Whether the server has closed the connection of a failed attempt without an answer.
+    /// Whether the server has closed the connection of a failed attempt without an answer, and soon:
+    /// it did not fail while it was working on the request.
     pub fn was_closed(&self) -> bool {
         let Some(c) = self.connection(0) else { return false };
         // SAFETY: the upstream of the request is valid, and an attempt with a connection has a
         // state.
-        let received = unsafe { (*(*self.data().request_upstream.as_ptr()).state).bytes_received };
-        (c.is_eof() || c.is_broken()) && received == 0
+        let (received, start) = unsafe {
+            let upstream = self.data().request_upstream.as_ptr();
+            ((*(*upstream).state).bytes_received, (*upstream).start_time)
+        };
+        let is_soon = nginx::now().saturating_sub(start as Time) < SOON;
+        (c.is_eof() || c.is_broken()) && received == 0 && is_soon
     }
 
     /// Whether the request was sent to its end.

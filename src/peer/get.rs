@@ -102,9 +102,10 @@ fn borrow(attempt: Attempt) -> Option<Result<Connection, Lost>> {
     let upstream = attempt.upstream();
     let moved = upstream.moved()?;
     let ticket = moved.ticket;
-    attempt.data().idle.set(moved.idle.time(nginx::now()));
+    let idle = moved.idle.time(nginx::now());
     let c = idle::adopt(upstream, moved, attempt.log())?;
     if upstream.use_moved(ticket) {
+        attempt.data().idle.set(idle);
         return Some(Ok(c));
     }
     idle::discard(c);

@@ -86,7 +86,8 @@ struct Count {
 impl Count {
     /// An event, which counts if it is this long after the one that counted last.
     fn add(&mut self, now: Time, apart: u32) {
-        if self.number == 0 || now.saturating_sub(self.last) >= apart.into() {
+        // A clock of 32 bits wraps around.
+        if self.number == 0 || now < self.last || now.saturating_sub(self.last) >= apart.into() {
             self.number = self.number.saturating_add(1);
             self.last = now;
         }

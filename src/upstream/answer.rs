@@ -7,7 +7,7 @@ use nginx_sys::ngx_connection_t;
 
 use super::parked::Parked;
 use crate::counters::Refused;
-use crate::policy::Time;
+use crate::policy::{self, Time};
 
 /// A connection that was parked, and has left the upstream. Its receiver closes it or uses it.
 #[must_use]
@@ -47,7 +47,7 @@ impl Removed {
 
     /// The time for which it was idle, in milliseconds.
     pub fn idle(&self, now: Time) -> u32 {
-        (now as u32).wrapping_sub(self.since)
+        policy::idle_time(now as u32, self.since)
     }
 
     /// The connection, which now belongs to the caller, and what other processes have of it.

@@ -9,7 +9,7 @@ use nginx_sys::ngx_connection_t;
 use ngx::core::Pool;
 
 use crate::nginx::Connection;
-use crate::policy::{IdleLimit, LimitedBy, Time};
+use crate::policy::{self, IdleLimit, LimitedBy, Time};
 use crate::pool::SlotIndex;
 
 /// A parked connection.
@@ -55,7 +55,7 @@ impl Parked {
 
     /// The time for which it has been idle, in milliseconds.
     pub fn idle(&self, now: Time) -> u32 {
-        (now as u32).wrapping_sub(self.since)
+        policy::idle_time(now as u32, self.since)
     }
 }
 

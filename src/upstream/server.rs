@@ -33,7 +33,8 @@ impl Server<'_> {
             self.first_use.set(Some(timeout));
         }
         // Nothing but the age of one that is not used shows that there is no such timeout any more.
-        learned.check(self.address, oldest(), (self.now, self.margin)).too_old.is_some()
+        let oldest = oldest().max(idle);
+        learned.check(self.address, oldest, (self.now, self.margin)).too_old.is_some()
     }
 
     /// A connection to it is closed, after it was idle for this time, in milliseconds.

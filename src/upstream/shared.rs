@@ -124,23 +124,30 @@ impl SharedCache {
         let SharedCache { zone, number, own, called, refused, moved, .. } = self;
         zone.run(|all| {
             let slot = all.find(identity, lookup)?;
+            let mut too_old = None;
             if let Some(ticket) = own_of(own, slot, (all, me), counters) {
                 match take_own(own, ticket, (all, me), (table, counters), (server, end)) {
                     // That of another worker may not be.
-                    Some(Taken::TooOld(_)) if ticket.slot != slot => {}
+                    Some(Taken::TooOld(first_use)) if ticket.slot != slot => {
+                        too_old = Some(Taken::TooOld(first_use));
+                    }
                     taken => return taken,
                 }
             }
             // A worker that borrows connections is one that others borrow from.
             *called = all.is_called(*number);
             loop {
-                let slot = all.find(identity, lookup)?;
+                let Some(slot) = all.find(identity, lookup) else { return too_old };
                 let entry = *all.get(slot)?;
+                if entry.holder == me {
+                    return too_old;
+                }
                 let idle = entry.idle.time(now);
                 match fetch(all, &entry, now) {
                     Fetched::Fd(_)
                         if policy::must_look(idle)
-                            && server.is_too_old(idle, || oldest(all, slot, now)) =>
+                            && server
+                                .is_too_old(idle, || oldest((all, me), slot, (table, now))) =>
                     {
                         return Some(Taken::TooOld(server.first_use.get()));
                     }
@@ -157,9 +164,9 @@ impl SharedCache {
                     Fetched::Refused(error) => {
                         counters.refused_handover();
                         *refused = Some(error);
-                        return None;
+                        return too_old;
                     }
-                    Fetched::Fixed => return None,
+                    Fetched::Fixed => return too_old,
                 }
             }
         })?
@@ -493,10 +500,13 @@ fn own_of(
     None
 }
 
-/// The longest time for which a connection of the same identity has been idle.
-fn oldest(all: &All, slot: SlotIndex, now: Time) -> u32 {
-    let oldest = all.pool().oldest(slot).and_then(|slot| all.get(slot));
-    oldest.map_or(0, |entry| entry.idle.time(now))
+/// The longest time for which a connection of the same identity has been idle, if this worker holds
+/// that one, and it is open.
+fn oldest((all, me): (&All, Holder), slot: SlotIndex, (table, now): (&Table, Time)) -> u32 {
+    let Some(slot) = all.pool().oldest(slot) else { return 0 };
+    let Some(entry) = all.get(slot).filter(|entry| entry.holder == me) else { return 0 };
+    let open = table.get(slot).is_some_and(|parked| parked.as_connection().is_quiet());
+    if open { entry.idle.time(now) } else { 0 }
 }
 
 /// Takes an own connection, or removes it if it has ended.
@@ -512,7 +522,7 @@ fn take_own(
     let (end, idle) = (end(parked), parked.idle(server.now));
     if end.is_none()
         && policy::must_look(idle)
-        && server.is_too_old(idle, || oldest(all, slot, server.now))
+        && server.is_too_old(idle, || oldest((all, me), slot, (table, server.now)))
     {
         return Some(Taken::TooOld(server.first_use.get()));
     }
