@@ -66,7 +66,6 @@ impl Default for Directives {
 impl Directives {
     /// The settings of the upstream; `None` without `keepalive`.
     pub fn settings(&mut self) -> Option<Settings> {
-        let learn = self.learns();
         let keepalive = self.keepalive.take()?;
         let set = |value, default| if value == UNSET { default } else { value };
         Some(Settings {
@@ -76,18 +75,14 @@ impl Directives {
                 time: set(self.time, TIME) as u64,
             },
             timeout: (self.timeout != UNSET).then_some(self.timeout as u64),
-            hints_margin: match self.hints {
-                Some(HintsParams::Off) => None,
-                Some(HintsParams::On { margin: Some(margin), .. }) => Some(margin as u64),
-                _ => Some(HINTS_MARGIN),
+            hints: match self.hints.unwrap_or(HintsParams::On { margin: None, learn: false }) {
+                HintsParams::Off => None,
+                HintsParams::On { margin, learn } => Some(Hints {
+                    margin: margin.map_or(HINTS_MARGIN, |margin| margin as u64),
+                    learn,
+                }),
             },
-            learn,
         })
-    }
-
-    /// Whether the idle timeouts of servers are learned.
-    pub fn learns(&self) -> bool {
-        self.keepalive.is_some() && matches!(self.hints, Some(HintsParams::On { learn: true, .. }))
     }
 
     /// The directives of the upstream that have no effect without `keepalive`. The directives of
@@ -113,9 +108,22 @@ pub(crate) struct Settings {
     pub use_limits: UseLimits,
     /// `keepalive_timeout`, in milliseconds; `None`: no limit.
     pub timeout: Option<u64>,
-    /// The time by which nginx closes before the server, in milliseconds; `None` if the server's
-    /// `Keep-Alive` header is ignored.
-    pub hints_margin: Option<u64>,
-    /// Whether the idle timeouts of servers are learned; with a margin only.
+    /// `keepalive_hints`; `None`: `off`.
+    pub hints: Option<Hints>,
+}
+
+impl Settings {
+    /// Whether the idle timeouts of servers are learned.
+    pub fn learns(&self) -> bool {
+        self.hints.is_some_and(|hints| hints.learn)
+    }
+}
+
+/// How long a server keeps connections: what it says in the `Keep-Alive` header, and what is learned.
+#[derive(Clone, Copy)]
+pub(crate) struct Hints {
+    /// The time by which the use of a connection ends before the server closes it, in milliseconds.
+    pub margin: u64,
+    /// Whether the idle timeouts of servers are learned.
     pub learn: bool,
 }

@@ -110,12 +110,17 @@ impl Learned {
     }
 
     /// See [`IdleTimeouts::check`].
-    pub fn check(&self, address: &[u8], age: u32, time: (Time, u64)) -> Verdict {
+    pub fn check(
+        &self,
+        address: &[u8],
+        ages: (u32, impl FnOnce() -> Option<u32>),
+        time: (Time, u64),
+    ) -> Verdict {
         match self {
             Learned::Zone(zone, memory) => {
-                in_zone(zone, memory, |all| all.check(address, age, time))
+                in_zone(zone, memory, |all| all.check(address, ages, time))
             }
-            Learned::Own(own) => in_own(own, |all| all.check(address, age, time)),
+            Learned::Own(own) => in_own(own, |all| all.check(address, ages, time)),
         }
     }
 
@@ -129,7 +134,8 @@ impl Learned {
     }
 }
 
-/// Runs one operation, with the zone locked, which does not come here again. If the process dies meanwhile, its master unlocks the zone.
+/// Runs one operation, with the zone locked, which does not come here again. If the process dies
+/// meanwhile, its master unlocks the zone.
 fn in_zone<R>(
     zone: &NonNull<InZone>,
     memory: &SlabPool,

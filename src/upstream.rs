@@ -33,7 +33,8 @@ use crate::conf::{Directives, Settings};
 use crate::counters::{Closed, Pid, Refused, Totals};
 use crate::learned::Learned;
 use crate::nginx::{self, Connection};
-use crate::policy::{self, IdleLimit, Time};
+use crate::policy::idle_timeouts::Verdict;
+use crate::policy::{IdleLimit, Time};
 use crate::pool::{Identity, Length, Lookup, Pool, Put, Seed, SlotIndex, UsedSlice};
 use crate::shared::{Idle, Ticket};
 use crate::zone::{self, CounterZone};
@@ -102,12 +103,11 @@ impl State {
         self.parked.get(slot).map(Removed::own)
     }
 
-    /// Of the connections of the same identity, the longest time for which one has been idle that is
-    /// open.
-    fn oldest(&self, slot: SlotIndex, now: Time) -> u32 {
-        let oldest = self.pool.oldest(slot).and_then(|slot| self.parked.get(slot));
-        let open = oldest.filter(|parked| parked.as_connection().is_quiet());
-        open.map_or(0, |parked| parked.idle(now))
+    /// The time for which the connection of the same identity that was saved first has been idle, if
+    /// that one is open.
+    fn oldest(&self, slot: SlotIndex, now: Time) -> Option<u32> {
+        let oldest = self.parked.get(self.pool.oldest(slot)?)?;
+        oldest.as_connection().is_quiet().then(|| oldest.idle(now))
     }
 
     /// The shared cache, if there is one, with the table and the counters.
@@ -202,7 +202,7 @@ impl Upstream {
 
     /// From now on, the idle timeouts of servers are learned here, if that is configured.
     pub fn learn(&self, learned: &Learned) {
-        if self.settings.learn {
+        if self.settings.learns() {
             let _ = self.learned.set(learned.clone());
         }
     }
@@ -214,9 +214,8 @@ impl Upstream {
 
     /// What is learned about a server.
     fn server<'a>(&'a self, address: &'a [u8], now: Time) -> Server<'a> {
-        let margin = self.settings.hints_margin.unwrap_or(0);
-        let first_use = Cell::new(None);
-        Server { learned: self.learned.get(), address, margin, now, first_use }
+        let margin = self.settings.hints.map_or(0, |hints| hints.margin);
+        Server { learned: self.learned.get(), address, margin, now }
     }
 
     /// A server has closed a connection while a request was sent on it, which before was idle for
@@ -247,11 +246,11 @@ impl Upstream {
                 state.pool.remove(slot);
                 return state.closed(slot, why).map(Taken::Ended);
             }
-            if policy::must_look(parked.idle(now)) {
-                let server = self.server(identity.address, now);
-                if server.is_too_old(parked.idle(now), || state.oldest(slot, now)) {
-                    return Some(Taken::TooOld(server.first_use.get()));
-                }
+            let idle = parked.idle(now);
+            if let Verdict::TooOld(first_use) =
+                self.server(identity.address, now).check(idle, || state.oldest(slot, now))
+            {
+                return Some(Taken::TooOld(first_use));
             }
             state.pool.take(slot);
             let counters = state.counters.block();

@@ -110,7 +110,7 @@ unsafe fn set_up_alone(
     // SAFETY: `cf` and the upstream are valid.
     unsafe {
         set_up::one(cf, upstream, CounterZone::default())?;
-        if let Some(live) = Upstream::of(&*upstream).filter(|live| live.settings().learn) {
+        if let Some(live) = Upstream::of(&*upstream).filter(|live| live.settings().learns()) {
             live.learn(&Learned::own_in(Memory::from_ngx_pool((*cf).pool))?);
         }
         Some(())

@@ -38,13 +38,13 @@ pub unsafe fn all(cf: *mut ngx_conf_t, main: *mut MainConf) -> Option<()> {
                     counters.share(cf, (*upstream).host.as_bytes(), connections)?;
                 }
             }
-            if (*conf.as_ptr()).directives.learns() {
-                let servers = nginx::server_addresses(&*upstream).flatten().count();
-                learned = Some(learned.unwrap_or(0usize).saturating_add(servers));
-            }
             if one(cf, upstream, counters).is_none() {
                 log_no_memory(cf, upstream);
                 return None;
+            }
+            if Upstream::of(&*upstream).is_some_and(|live| live.settings().learns()) {
+                let servers = nginx::server_addresses(&*upstream).flatten().count();
+                learned = Some(learned.unwrap_or(0usize).saturating_add(servers));
             }
         }
         if let Some(servers) = learned {

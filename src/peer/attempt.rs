@@ -160,7 +160,7 @@ impl Attempt {
     #[inline(always)]
     pub fn response(&self) -> Response {
         let upstream = self.data().request_upstream.as_ptr();
-        let margin = self.upstream().settings().hints_margin;
+        let margin = self.upstream().settings().hints.map(|hints| hints.margin);
         // SAFETY: the upstream of the request is valid, and an attempt with a connection has a
         // state.
         unsafe {

@@ -51,7 +51,8 @@ unsafe extern "C" fn remember(r: *mut ngx_http_request_t) -> ngx_int_t {
     let Some(data) = data else { return nginx::ERROR };
     // SAFETY: the data is in the request's memory.
     let data = unsafe { data.as_ref() };
-    let (upstream, margin) = (data.request_upstream, data.upstream().settings().hints_margin);
+    let (upstream, margin) =
+        (data.request_upstream, data.upstream().settings().hints.map(|hints| hints.margin));
     // SAFETY: the upstream of the request is valid, and so is the state of its last attempt.
     data.replaced.response.set(unsafe { Response::of(upstream.as_ptr(), margin, log) });
     // SAFETY: the original gets what nginx has called this function with.

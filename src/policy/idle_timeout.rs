@@ -138,7 +138,7 @@ pub struct IdleTimeout {
     learned: Ages,
     /// Connections that have lived as long since the last one was closed.
     survivors: Count,
-    /// Whether [`Self::is_first_use`] was true.
+    /// Whether [`Self::first_use`] has answered with it.
     was_used: bool,
     narrow: Run,
     wide: Run,
@@ -157,9 +157,9 @@ impl IdleTimeout {
         self.get().map(|timeout| timeout.saturating_sub(margin).max(SHORTEST))
     }
 
-    /// Whether the timeout is used for the first time, at about this length.
-    pub fn is_first_use(&mut self) -> bool {
-        !core::mem::replace(&mut self.was_used, true)
+    /// The timeout, if it is used for the first time, at about this length.
+    pub fn first_use(&mut self) -> Option<u32> {
+        self.get().filter(|_| !core::mem::replace(&mut self.was_used, true))
     }
 
     /// The server has closed a connection that was idle for this time, in milliseconds.

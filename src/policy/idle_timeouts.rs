@@ -38,14 +38,14 @@ pub struct IdleTimeouts<A: Allocator> {
     hasher: SeedableRandomState,
 }
 
-/// What is known of a connection's server when a request is about to use the connection.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Verdict {
-    /// The idle time after which the server closes connections, in milliseconds, if the connection
-    /// has been idle for too long to be used.
-    pub too_old: Option<u32>,
-    /// Whether this timeout is used for the first time.
-    pub is_first_use: bool,
+/// Whether a request uses an idle connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Verdict {
+    /// It does.
+    Usable,
+    /// The server may be about to close it. With the idle time after which the server closes
+    /// connections, in milliseconds, if this timeout is used for the first time.
+    TooOld(Option<u32>),
 }
 
 impl<A: Allocator + Clone> IdleTimeouts<A> {
@@ -89,15 +89,26 @@ impl<A: Allocator> IdleTimeouts<A> {
 
     /// A request is about to use an open connection that has been idle for this time, in
     /// milliseconds. `margin` is the time by which its use ends before the server's timeout.
-    pub fn check(&mut self, address: &[u8], age: u32, (now, margin): (Time, u64)) -> Verdict {
+    ///
+    /// If it is too old, so are all of the same kind, of which it is the one saved last. `oldest`
+    /// answers how long the one saved first has been idle, if that one is open: the ages of those
+    /// that are not used are all that can show that there is no such timeout any more.
+    pub fn check(
+        &mut self,
+        address: &[u8],
+        (age, oldest): (u32, impl FnOnce() -> Option<u32>),
+        (now, margin): (Time, u64),
+    ) -> Verdict {
         let server = self.find(address).and_then(|index| self.servers.get_mut(index as usize));
-        let Some(Server { idle_timeout, .. }) = server else { return Verdict::default() };
+        let Some(Server { idle_timeout, .. }) = server else { return Verdict::Usable };
+        let is_too_old = |known: &IdleTimeout| known.limit(margin).is_some_and(|limit| age > limit);
         idle_timeout.open(age, now);
-        match idle_timeout.limit(margin) {
-            Some(limit) if age > limit => {
-                Verdict { too_old: idle_timeout.get(), is_first_use: idle_timeout.is_first_use() }
-            }
-            _ => Verdict::default(),
+        if is_too_old(idle_timeout) {
+            oldest().into_iter().for_each(|oldest| idle_timeout.open(oldest, now));
+        }
+        match is_too_old(idle_timeout) {
+            true => Verdict::TooOld(idle_timeout.first_use()),
+            false => Verdict::Usable,
         }
     }
 

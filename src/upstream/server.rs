@@ -1,10 +1,9 @@
 //! A server, and what an operation learns about its idle timeout.
 
-use core::cell::Cell;
-
 use crate::counters::Closed;
 use crate::learned::Learned;
-use crate::policy::Time;
+use crate::policy::idle_timeouts::Verdict;
+use crate::policy::{self, Time};
 
 /// The server of connections that an operation looks at.
 pub struct Server<'a> {
@@ -16,25 +15,22 @@ pub struct Server<'a> {
     pub margin: u64,
     /// The time of the operation.
     pub now: Time,
-    /// The server's timeout, in milliseconds, if the operation is the first one that uses it.
-    pub first_use: Cell<Option<u32>>,
 }
 
 impl Server<'_> {
-    /// Whether the last saved connection is not used, since the server may be about to close it. `idle`
-    /// is the time for which it has been idle, and `oldest` that of the one saved first, in
-    /// milliseconds.
-    #[cold]
-    pub fn is_too_old(&self, idle: u32, oldest: impl FnOnce() -> u32) -> bool {
-        let Some(learned) = self.learned else { return false };
-        let verdict = learned.check(self.address, idle, (self.now, self.margin));
-        let Some(timeout) = verdict.too_old else { return false };
-        if verdict.is_first_use {
-            self.first_use.set(Some(timeout));
+    /// Whether a request uses an open connection that has been idle for this time, in milliseconds;
+    /// `oldest` as for [`crate::policy::idle_timeouts::IdleTimeouts::check`].
+    #[inline(always)]
+    pub fn check(&self, idle: u32, oldest: impl FnOnce() -> Option<u32>) -> Verdict {
+        match self.learned {
+            Some(learned) if policy::must_look(idle) => self.look(learned, idle, oldest),
+            _ => Verdict::Usable,
         }
-        // Nothing but the age of one that is not used shows that there is no such timeout any more.
-        let oldest = oldest().max(idle);
-        learned.check(self.address, oldest, (self.now, self.margin)).too_old.is_some()
+    }
+
+    #[cold]
+    fn look(&self, learned: &Learned, idle: u32, oldest: impl FnOnce() -> Option<u32>) -> Verdict {
+        learned.check(self.address, (idle, oldest), (self.now, self.margin))
     }
 
     /// A connection to it is closed, after it was idle for this time, in milliseconds.

@@ -17,7 +17,8 @@ use super::server::Server;
 use crate::counters::{Closed, Pid, Refused, WorkerCounters};
 use crate::handover::{self, Failure, Letter};
 use crate::nginx::{self, Connection};
-use crate::policy::{self, IdleLimit, Time};
+use crate::policy::idle_timeouts::Verdict;
+use crate::policy::{IdleLimit, Time};
 use crate::pool::{Identity, Lookup, SlotIndex, TryReserveError};
 use crate::shared::{Calls, Connections, Entry, Holder, Idle, SharedPut, Ticket, WorkerNumber};
 use crate::zone::{self, SharedZone};
@@ -128,9 +129,7 @@ impl SharedCache {
             if let Some(ticket) = own_of(own, slot, (all, me), counters) {
                 match take_own(own, ticket, (all, me), (table, counters), (server, end)) {
                     // That of another worker may not be.
-                    Some(Taken::TooOld(first_use)) if ticket.slot != slot => {
-                        too_old = Some(Taken::TooOld(first_use));
-                    }
+                    Some(old @ Taken::TooOld(_)) if ticket.slot != slot => too_old = Some(old),
                     taken => return taken,
                 }
             }
@@ -144,14 +143,11 @@ impl SharedCache {
                 }
                 let idle = entry.idle.time(now);
                 match fetch(all, &entry, now) {
-                    Fetched::Fd(_)
-                        if policy::must_look(idle)
-                            && server
-                                .is_too_old(idle, || oldest((all, me), slot, (table, now))) =>
-                    {
-                        return Some(Taken::TooOld(server.first_use.get()));
-                    }
                     Fetched::Fd(fd) => {
+                        let oldest = || oldest((all, me), slot, (table, now));
+                        if let Verdict::TooOld(first_use) = server.check(idle, oldest) {
+                            return Some(Taken::TooOld(first_use));
+                        }
                         let ticket = all.pass(slot, me, fd.as_raw_fd());
                         *moved = Some(Moved::new(all, ticket, fd, entry.idle));
                         return Some(Taken::Moved);
@@ -500,13 +496,12 @@ fn own_of(
     None
 }
 
-/// The longest time for which a connection of the same identity has been idle, if this worker holds
-/// that one, and it is open.
-fn oldest((all, me): (&All, Holder), slot: SlotIndex, (table, now): (&Table, Time)) -> u32 {
-    let Some(slot) = all.pool().oldest(slot) else { return 0 };
-    let Some(entry) = all.get(slot).filter(|entry| entry.holder == me) else { return 0 };
-    let open = table.get(slot).is_some_and(|parked| parked.as_connection().is_quiet());
-    if open { entry.idle.time(now) } else { 0 }
+/// The time for which the connection of the same identity that was saved first has been idle, if
+/// this worker holds that one, and it is open.
+fn oldest((all, me): (&All, Holder), slot: SlotIndex, (table, now): (&Table, Time)) -> Option<u32> {
+    let slot = all.pool().oldest(slot)?;
+    let entry = all.get(slot).filter(|entry| entry.holder == me)?;
+    table.get(slot)?.as_connection().is_quiet().then(|| entry.idle.time(now))
 }
 
 /// Takes an own connection, or removes it if it has ended.
@@ -520,11 +515,11 @@ fn take_own(
 ) -> Option<Taken> {
     let parked = table.get(slot)?;
     let (end, idle) = (end(parked), parked.idle(server.now));
-    if end.is_none()
-        && policy::must_look(idle)
-        && server.is_too_old(idle, || oldest((all, me), slot, (table, server.now)))
-    {
-        return Some(Taken::TooOld(server.first_use.get()));
+    if end.is_none() {
+        let oldest = || oldest((all, me), slot, (table, server.now));
+        if let Verdict::TooOld(first_use) = server.check(idle, oldest) {
+            return Some(Taken::TooOld(first_use));
+        }
     }
     own.clear(slot);
     Some(match end {

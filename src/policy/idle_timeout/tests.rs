@@ -186,17 +186,17 @@ fn the_first_use_is_that_of_a_value() {
         (0..3).for_each(|i| timeout.closed(age, time + i * 1000));
         assert_eq!(timeout.get(), Some(age));
     };
-    assert!(timeout.is_first_use());
-    assert!(!timeout.is_first_use());
+    assert!(timeout.first_use().is_some());
+    assert!(timeout.first_use().is_none());
     learn(&mut timeout, 8900, 2_000_000);
-    assert!(!timeout.is_first_use(), "about the same");
+    assert!(timeout.first_use().is_none(), "about the same");
     learn(&mut timeout, 8000, 3_000_000);
-    assert!(!timeout.is_first_use(), "and back");
+    assert!(timeout.first_use().is_none(), "and back");
     learn(&mut timeout, 7000, 4_000_000);
-    assert!(timeout.is_first_use(), "another one");
+    assert!(timeout.first_use().is_some(), "another one");
     timeout.open(20_000, 5_000_000);
     learn(&mut timeout, 7000, 6_000_000);
-    assert!(timeout.is_first_use(), "the same, after it was forgotten");
+    assert!(timeout.first_use().is_some(), "the same, after it was forgotten");
 }
 
 proptest! {

@@ -31,26 +31,42 @@ fn each_server_has_its_own() {
     assert_eq!(known(&servers), [(&b"a"[..], 5000), (b"b", 9000)]);
 
     let check = |servers: &mut IdleTimeouts<_>, address: &[u8], age| {
-        let verdict = servers.check(address, age, (100_000, MARGIN));
-        (verdict.too_old, verdict.is_first_use)
+        servers.check(address, (age, || None), (100_000, MARGIN))
     };
-    assert_eq!(check(&mut servers, b"a", 4000), (None, false));
-    assert_eq!(check(&mut servers, b"a", 4001), (Some(5000), true));
-    assert_eq!(check(&mut servers, b"a", 4001), (Some(5000), false));
-    assert_eq!(check(&mut servers, b"b", 4001), (None, false));
-    assert_eq!(check(&mut servers, b"b", 8001), (Some(9000), true));
-    assert_eq!(check(&mut servers, b"c", 8001), (None, false));
-    assert_eq!(check(&mut servers, b"d", 8001), (None, false));
+    assert_eq!(check(&mut servers, b"a", 4000), Verdict::Usable);
+    assert_eq!(check(&mut servers, b"a", 4001), Verdict::TooOld(Some(5000)));
+    assert_eq!(check(&mut servers, b"a", 4001), Verdict::TooOld(None));
+    assert_eq!(check(&mut servers, b"b", 4001), Verdict::Usable);
+    assert_eq!(check(&mut servers, b"b", 8001), Verdict::TooOld(Some(9000)));
+    assert_eq!(check(&mut servers, b"c", 8001), Verdict::Usable);
+    assert_eq!(check(&mut servers, b"d", 8001), Verdict::Usable);
     // It lives too long.
-    assert_eq!(check(&mut servers, b"a", 7501), (None, false));
+    assert_eq!(check(&mut servers, b"a", 7501), Verdict::Usable);
     assert_eq!(known(&servers), [(&b"b"[..], 9000)]);
+}
+
+#[test]
+fn the_oldest_shows_that_a_timeout_is_gone() {
+    let mut servers = servers(1);
+    teach(&mut servers, b"a", 5000);
+    let mut check = |age, oldest| servers.check(b"a", (age, || oldest), (100_000, MARGIN));
+    assert_eq!(check(4001, Some(7500)), Verdict::TooOld(Some(5000)));
+    assert_eq!(check(4001, None), Verdict::TooOld(None));
+    assert_eq!(check(4001, Some(7501)), Verdict::Usable);
+    assert_eq!(known(&servers), []);
+
+    // One that can be used is reason enough not to look at others.
+    teach(&mut servers, b"a", 5000);
+    let asked = servers.check(b"a", (4000, || panic!("asked")), (100_000, MARGIN));
+    assert_eq!(asked, Verdict::Usable);
+    assert_eq!(known(&servers).len(), 1);
 }
 
 #[test]
 fn a_check_is_no_reason_to_remember_a_server() {
     let mut servers = servers(1);
     teach(&mut servers, b"a", 5000);
-    servers.check(b"b", 5000, (0, MARGIN));
+    servers.check(b"b", (5000, || None), (0, MARGIN));
     assert_eq!(known(&servers), [(&b"a"[..], 5000)]);
 }
 
@@ -79,7 +95,7 @@ fn a_process_that_dies_leaves_nothing_behind() {
         for (i, address) in [b"a", b"b", b"c", b"d"].into_iter().enumerate() {
             teach(servers, address, 5000);
             // The one that was used last stays.
-            servers.check(b"a", 1000, (0, MARGIN));
+            servers.check(b"a", (1000, || None), (0, MARGIN));
             assert_eq!(known(servers).len(), (i + 1).min(2));
             assert!(known(servers).contains(&(&b"a"[..], 5000)));
         }
@@ -121,17 +137,16 @@ proptest! {
                     naive.truncate(capacity as usize);
                 }
             } else {
-                let verdict = servers.check(&address, age, (now, MARGIN));
-                let mut expected = Verdict::default();
-                if let Some((_, mut timeout)) = server {
-                    timeout.open(age, now);
-                    if timeout.limit(MARGIN).is_some_and(|limit| age > limit) {
-                        expected.too_old = timeout.get();
-                        expected.is_first_use = timeout.is_first_use();
+                let verdict = servers.check(&address, (age, || None), (now, MARGIN));
+                let mut expected = Verdict::Usable;
+                    if let Some((_, mut timeout)) = server {
+                        timeout.open(age, now);
+                        if timeout.limit(MARGIN).is_some_and(|limit| age > limit) {
+                            expected = Verdict::TooOld(timeout.first_use());
+                        }
+                        naive.push_front((address, timeout));
                     }
-                    naive.push_front((address, timeout));
-                }
-                prop_assert_eq!(verdict, expected);
+                    prop_assert_eq!(verdict, expected);
             }
             let mut shown: Vec<_> = servers.iter().map(|(a, t)| (a.to_vec(), t)).collect();
             let mut expected: Vec<_> = naive
