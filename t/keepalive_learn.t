@@ -16,7 +16,7 @@ use lib ($ENV{NGINX_TESTS_DIR} ? "$ENV{NGINX_TESTS_DIR}/lib" : ()),
 
 use Time::HiRes qw/ sleep time /;
 
-use Test::Nginx;
+use Test::Nginx qw/ :DEFAULT http_end /;
 use Test::Backend::Idle;
 use Test::Requests;
 use Test::Status;
@@ -27,7 +27,7 @@ use Test::Wait;
 select STDERR; $| = 1;
 select STDOUT; $| = 1;
 
-my $t = Test::Nginx->new()->has(qw/http proxy rewrite/)->plan(45);
+my $t = Test::Nginx->new()->has(qw/http proxy rewrite/)->plan(46);
 
 $t->write_file_expand('nginx.conf', <<'EOF');
 
@@ -101,6 +101,11 @@ http {
 
         location = /status {
             keepalive_status;
+        }
+
+        location ~ ^/(\w+)/slow$ {
+            proxy_pass http://$1;
+            proxy_read_timeout 5s;
         }
 
         location ~ ^/(\w+)/ {
@@ -235,14 +240,17 @@ drop_after(1.3, 'used', '/drop', 6);
 cmp_ok(timeout(8083), '>', 1.2, 'learned from requests');
 cmp_ok(timeout(8083), '<', 1.6, 'at their age');
 
-# but not from those that were answered, if only in part, by a timeout, in the
-# first second, or on new connections
+# but not from those that were answered, if only in part, after a timeout or after
+# the server had worked for a second, in the first second, or on new connections
 
 drop_after(1.3, 'other', '/half', 6);
 is(timeout(8082), undef, 'nothing learned from halves');
 
 drop_after(2, 'other', '/late', 4, 0.5);
 is(timeout(8082), undef, 'nothing learned from timeouts');
+
+slow_after(1.3, 'other', 4);
+is(timeout(8082), undef, 'nothing learned from slow failures');
 
 drop_after(0.5, 'other', '/drop', 4, 0.11);
 is(timeout(8082), undef, 'nothing learned in the first second in use');
@@ -329,6 +337,25 @@ sub closed {
 		sleep(0.05) unless $same;
 		return $same;
 	});
+}
+
+# requests that the server fails late, on connections that were idle for so long
+
+sub slow_after {
+	my ($seconds, $upstream, $times) = @_;
+
+	my @hosts = map { 'slow' . ++$count } 1 .. $times;
+
+	get("/$upstream/", $_), sleep(0.15) for @hosts;
+	sleep($seconds - 0.15 * $times);
+
+	my @sockets = map {
+		sleep(0.15);
+		http(request('POST', "/$upstream/slow", $_,
+			"Content-Length: 1\n"), body => 'x', start => 1);
+	} @hosts;
+
+	http_end($_) for @sockets;
 }
 
 # POSTs on connections that were idle for so long, one after the other; their

@@ -6,7 +6,8 @@ package Test::Backend::Idle;
 #
 # Answers have the number of their connection, see Test::Requests.  A request for
 # /drop is not answered: the connection is closed; for /half, in the middle of
-# the answer.  A request for /late is answered when nginx has given up.
+# the answer, and for /slow after more than a second.  A request for /late is not
+# answered at all.
 
 ###############################################################################
 
@@ -107,6 +108,7 @@ sub received {
 
 	return gone($c) if $uri =~ m{/drop$};
 	return if $uri =~ m{/late$};
+	return $c->{close} = time() + 1.2 if $uri =~ m{/slow$};
 
 	syswrite($c->{socket}, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n"
 		. "X-Connection: $c->{number}\r\n\r\n"
