@@ -26,7 +26,7 @@ use Test::Workers;
 select STDERR; $| = 1;
 select STDOUT; $| = 1;
 
-my $t = Test::Nginx->new()->has(qw/http proxy rewrite/)->plan(11);
+my $t = Test::Nginx->new()->has(qw/http proxy rewrite/)->plan(12);
 
 $t->write_file_expand('nginx.conf', <<'EOF');
 
@@ -54,12 +54,22 @@ http {
         keepalive_hints on margin=500ms learn;
     }
 
+    upstream v {
+        server 127.0.0.1:8082;
+        keepalive 100 slice_key=$host slice_poolsize=100 shared;
+        keepalive_hints on margin=500ms learn;
+    }
+
     server {
         listen       127.0.0.1:8080 reuseport;
         server_name  localhost;
 
         location / {
             proxy_pass http://u;
+        }
+
+        location /v/ {
+            proxy_pass http://v;
         }
 
         location = /pid {
@@ -74,10 +84,10 @@ http {
 
 EOF
 
-port(8081);
+my @ports = map { port($_) } 8081, 8082;
 
-$t->run_daemon(\&serve_idle, port(8081));
-$t->waitforsocket('127.0.0.1:' . port(8081)) or die "Can't start backend\n";
+$t->run_daemon(\&serve_idle, @ports);
+$t->waitforsocket("127.0.0.1:$_") or die "Can't start backend\n" for @ports;
 $t->run();
 
 my ($one, $two) = workers($t, 2);
@@ -131,13 +141,22 @@ by($one, '/', 'stopped');
 ok(defined timeout($one), 'not forgotten by one that is closed');
 kill 'CONT', $two;
 
+# requests that meet the close of a connection of another worker
+
+by($one, '/v/', "drop$_"), sleep(0.15) for 1 .. 4;
+sleep(0.7);
+by($two, '/v/drop', "drop$_"), sleep(0.14) for 1 .. 4;
+
+ok(defined timeout($one, 8082), 'learned from borrowed connections');
+
 ###############################################################################
 
 sub timeout {
-	my ($worker) = @_;
+	my ($worker, $port) = @_;
 
-	return by($worker, '/status') =~ /"idle_timeouts":\{"[^"]+":([\d.]+)\}/
-		? $1 : undef;
+	my $server = '127.0.0.1:' . port($port || 8081);
+
+	return by($worker, '/status') =~ /"\Q$server\E":([\d.]+)/ ? $1 : undef;
 }
 
 sub logged {

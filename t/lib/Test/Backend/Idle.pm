@@ -6,7 +6,7 @@ package Test::Backend::Idle;
 #
 # Answers have the number of their connection, see Test::Requests.  A request for
 # /drop is not answered: the connection is closed; for /half, in the middle of
-# the answer, and for /slow after more than a second.  A request for /late is not
+# the header, and for /slow after more than a second.  A request for /late is not
 # answered at all.
 
 ###############################################################################
@@ -110,11 +110,15 @@ sub received {
 	return if $uri =~ m{/late$};
 	return $c->{close} = time() + 1.2 if $uri =~ m{/slow$};
 
-	syswrite($c->{socket}, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n"
-		. "X-Connection: $c->{number}\r\n\r\n"
-		. ($uri =~ m{/half$} ? "o" : "ok\n"));
+	my $response = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n"
+		. "X-Connection: $c->{number}\r\n\r\nok\n";
 
-	return gone($c) if $uri =~ m{/half$};
+	if ($uri =~ m{/half$}) {
+		syswrite($c->{socket}, substr($response, 0, 20));
+		return gone($c);
+	}
+
+	syswrite($c->{socket}, $response);
 
 	my ($seconds) = $head =~ /^X-Close: ([\d.]+)/mi;
 
