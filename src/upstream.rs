@@ -24,10 +24,10 @@ use ngx::http::HttpModuleConfExt;
 use rustix::io::Errno;
 
 pub use self::answer::{Copies, Keep, Removed, Taken};
+pub use self::fetch::Moved;
 pub use self::parked::Parked;
 use self::parked::Table;
 use self::server::Server;
-pub use self::shared::Moved;
 use self::shared::SharedCache;
 use crate::conf::{Directives, Settings};
 use crate::counters::{Closed, Pid, Refused, Totals};
@@ -40,6 +40,7 @@ use crate::shared::{Idle, Ticket};
 use crate::zone::{self, CounterZone};
 
 mod answer;
+mod fetch;
 pub(crate) mod own;
 mod parked;
 mod server;

@@ -5,22 +5,23 @@
 
 use core::ffi::c_void;
 use core::ptr::NonNull;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
-use ngx::core::{Pool as Memory, SlabPool};
+use ngx::core::Pool as Memory;
 use rustix::io::Errno;
 
 use super::answer::{Keep, Removed, Taken};
+use super::fetch::{All, Fetched, Moved, cut, fetch};
 use super::own::Own;
 use super::parked::{Parked, Table};
 use super::server::Server;
 use crate::counters::{Closed, Pid, Refused, WorkerCounters};
-use crate::handover::{self, Failure, Letter};
-use crate::nginx::{self, Connection};
+use crate::handover::{self, Letter};
+use crate::nginx::Connection;
 use crate::policy::idle_timeouts::Verdict;
 use crate::policy::{IdleLimit, Time};
 use crate::pool::{Identity, Lookup, SlotIndex, TryReserveError};
-use crate::shared::{Calls, Connections, Entry, Holder, Idle, SharedPut, Ticket, WorkerNumber};
+use crate::shared::{Calls, Holder, Idle, SharedPut, Ticket, WorkerNumber};
 use crate::zone::{self, SharedZone};
 
 /// The connections in shared memory, and those that this worker holds.
@@ -43,36 +44,6 @@ pub struct SharedCache {
     /// A connection that another worker has taken away, and whose slot is used again.
     stale: Option<Removed>,
 }
-
-/// A connection that this worker holds, by a descriptor only.
-pub struct Moved {
-    /// The holding.
-    pub ticket: Ticket,
-    /// The descriptor.
-    pub fd: OwnedFd,
-    /// Whether it is of a Unix domain socket.
-    pub is_unix: bool,
-    /// What is known about the connection.
-    pub idle: Idle,
-}
-
-impl Moved {
-    fn new(all: &All, ticket: Ticket, fd: OwnedFd, idle: Idle) -> Self {
-        let address = all.pool().address(ticket.slot).unwrap_or_default();
-        Moved { ticket, fd, is_unix: nginx::is_unix(address), idle }
-    }
-}
-
-/// A connection that this worker has not asked to be its own yet.
-enum Fetched {
-    Fd(OwnedFd),
-    Ended(Closed),
-    Refused(Errno),
-    /// It cannot be moved, now or at all.
-    Fixed,
-}
-
-type All = Connections<SlabPool>;
 
 /// The table of connections, and the counters, of this worker.
 pub type Local<'a> = (&'a mut Table, &'a WorkerCounters);
@@ -535,50 +506,6 @@ fn take_own(
             Taken::Hit(Removed::shared(parked))
         }
     })
-}
-
-/// Fetches another worker's connection, if it can be used.
-fn fetch(all: &All, entry: &Entry, now: Time) -> Fetched {
-    let Holder::Worker(number) = entry.holder else { return Fetched::Fixed };
-    if !entry.idle.movable {
-        return Fetched::Fixed;
-    }
-    let fd = match handover::fetch((number, all.process(number).unwrap_or(0)), entry.fd) {
-        Ok(fd) => fd,
-        Err(Failure::Gone) => return Fetched::Ended(Closed::Shutdown),
-        Err(Failure::Refused(error)) => return Fetched::Refused(error),
-    };
-    let end = if entry.idle.deadline <= now {
-        Some(entry.idle.limited_by.into())
-    } else {
-        // Its holder may be busy, and not have seen the end.
-        (!handover::is_quiet(fd.as_fd())).then_some(Closed::Peer)
-    };
-    match end {
-        Some(why) => {
-            handover::shut_down(fd.as_fd());
-            Fetched::Ended(why)
-        }
-        None => Fetched::Fd(fd),
-    }
-}
-
-/// Ends another worker's connection at once, whatever that worker does now.
-///
-/// # Errors
-///
-/// Why that cannot be done.
-fn cut(all: &All, slot: SlotIndex) -> Result<(), Errno> {
-    // One that is on its way is closed by its receiver.
-    let Some(Entry { holder: Holder::Worker(number), fd, .. }) = all.get(slot) else {
-        return Ok(());
-    };
-    match handover::fetch((*number, all.process(*number).unwrap_or(0)), *fd) {
-        Ok(fd) => handover::shut_down(fd.as_fd()),
-        Err(Failure::Gone) => {}
-        Err(Failure::Refused(error)) => return Err(error),
-    }
-    Ok(())
 }
 
 impl Idle {
