@@ -18,16 +18,17 @@
 //! - `nginx`: the few wrappers that the `ngx` crate lacks.
 //! - [`shared`]: the idle connections of all workers together. [`guarded`]: memory in which a process
 //!   can die.
-//! - [`policy`]: the rules of reuse, and the estimate of a server's idle timeout. [`hints`]: the grammar of the `Keep-Alive` response header.
+//! - [`policy`]: the rules of reuse, and the estimate of a server's idle timeout. [`hints`]: the
+//!   grammar of the `Keep-Alive` response header.
 //! - [`counters`]: the events of connections, counted.
 //! - [`pool`]: the slots of idle connections, in slices.
 //!
 //! The path of a request: `peer` → `upstream.take` → `idle::wake`; and after it:
 //! `peer` → `policy` → `upstream.keep` → `idle::park`.
 //!
-//! `policy`, `pool`, `shared`, `guarded`, `hints`, `conf::params`, `counters` and the formats of the status are pure:
-//! they have no unsafe code, do not use nginx, and take the time as an argument. The rest is the
-//! border to nginx: it has no policy, and its callbacks never panic.
+//! `policy`, `pool`, `shared`, `guarded`, `hints`, `conf::params`, `counters` and the formats of the
+//! status are pure: they have no unsafe code, do not use nginx, and take the time as an argument.
+//! The rest is the border to nginx: it has no policy, and its callbacks never panic.
 
 mod builtin;
 pub mod conf;

@@ -21,8 +21,9 @@ our @EXPORT = qw/ serve_idle /;
 ###############################################################################
 
 use IO::Select;
-use IO::Socket::INET;
 use Time::HiRes qw/ time /;
+
+use Test::Backend::Server qw/ listen_on /;
 
 my ($select, %conns, $count);
 
@@ -37,12 +38,7 @@ sub serve_idle {
 	$select = IO::Select->new();
 
 	for my $port (@ports) {
-		my $s = IO::Socket::INET->new(
-			Proto => 'tcp',
-			LocalAddr => "127.0.0.1:$port",
-			Listen => 511,
-			ReuseAddr => 1,
-		) or die "Can't listen: $!\n";
+		my $s = listen_on($port);
 
 		$listen{$s} = 1;
 		$select->add($s);

@@ -10,7 +10,7 @@ use strict;
 
 use base qw/ Exporter /;
 
-our @EXPORT = qw/ serve /;
+our @EXPORT = qw/ serve listen_on /;
 
 ###############################################################################
 
@@ -38,12 +38,7 @@ sub serve {
 	$writers = IO::Select->new();
 
 	for my $port (@ports) {
-		my $s = IO::Socket::INET->new(
-			Proto => 'tcp',
-			LocalAddr => "127.0.0.1:$port",
-			Listen => 511,
-			ReuseAddr => 1,
-		) or die "Can't listen: $!\n";
+		my $s = listen_on($port);
 
 		$listen{$s} = $port;
 		$readers->add($s);
@@ -88,6 +83,17 @@ sub serve {
 			received($conns{$s}) if $conns{$s};
 		}
 	}
+}
+
+sub listen_on {
+	my ($port) = @_;
+
+	return IO::Socket::INET->new(
+		Proto => 'tcp',
+		LocalAddr => "127.0.0.1:$port",
+		Listen => 511,
+		ReuseAddr => 1,
+	) || die "Can't listen: $!\n";
 }
 
 sub accepted {
