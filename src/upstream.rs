@@ -34,7 +34,7 @@ use crate::counters::{Closed, Pid, Refused, Totals};
 use crate::learned::Learned;
 use crate::nginx::{self, Connection};
 use crate::policy::idle_timeouts::Verdict;
-use crate::policy::{IdleLimit, Time};
+use crate::policy::{self, IdleLimit, Time};
 use crate::pool::{Identity, Length, Lookup, Pool, Put, Seed, SlotIndex, UsedSlice};
 use crate::shared::{Idle, Ticket};
 use crate::zone::{self, CounterZone};
@@ -248,10 +248,11 @@ impl Upstream {
                 return state.closed(slot, why).map(Taken::Ended);
             }
             let idle = parked.idle(now);
-            if let Verdict::TooOld(first_use) =
-                self.server(identity.address, now).check(idle, || state.oldest(slot, now))
-            {
-                return Some(Taken::TooOld(first_use));
+            if policy::must_look(idle) {
+                let server = self.server(identity.address, now);
+                if let Verdict::TooOld(first_use) = server.check(idle, || state.oldest(slot, now)) {
+                    return Some(Taken::TooOld(first_use));
+                }
             }
             state.pool.take(slot);
             let counters = state.counters.block();

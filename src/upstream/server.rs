@@ -2,8 +2,8 @@
 
 use crate::counters::Closed;
 use crate::learned::Learned;
+use crate::policy::Time;
 use crate::policy::idle_timeouts::Verdict;
-use crate::policy::{self, Time};
 
 /// The server of connections that an operation looks at.
 pub struct Server<'a> {
@@ -18,19 +18,16 @@ pub struct Server<'a> {
 }
 
 impl Server<'_> {
-    /// Whether a request uses an open connection that has been idle for this time, in milliseconds;
-    /// `oldest` as for [`crate::policy::idle_timeouts::IdleTimeouts::check`].
-    #[inline(always)]
-    pub fn check(&self, idle: u32, oldest: impl FnOnce() -> Option<u32>) -> Verdict {
-        match self.learned {
-            Some(learned) if policy::must_look(idle) => self.look(learned, idle, oldest),
-            _ => Verdict::Usable,
-        }
-    }
-
+    /// Whether a request uses an open connection that has been idle for this time, in milliseconds: a
+    /// second at least. `oldest` as for [`crate::policy::idle_timeouts::IdleTimeouts::check`].
     #[cold]
-    fn look(&self, learned: &Learned, idle: u32, oldest: impl FnOnce() -> Option<u32>) -> Verdict {
-        learned.check(self.address, (idle, oldest), (self.now, self.margin))
+    #[inline(never)]
+    pub fn check(&self, idle: u32, oldest: impl FnOnce() -> Option<u32>) -> Verdict {
+        let time = (self.now, self.margin);
+        match self.learned {
+            Some(learned) => learned.check(self.address, (idle, oldest), time),
+            None => Verdict::Usable,
+        }
     }
 
     /// A connection to it is closed, after it was idle for this time, in milliseconds.

@@ -19,7 +19,7 @@ use crate::counters::{Closed, Pid, Refused, WorkerCounters};
 use crate::handover::{self, Letter};
 use crate::nginx::Connection;
 use crate::policy::idle_timeouts::Verdict;
-use crate::policy::{IdleLimit, Time};
+use crate::policy::{self, IdleLimit, Time};
 use crate::pool::{Identity, Lookup, SlotIndex, TryReserveError};
 use crate::shared::{Calls, Holder, Idle, SharedPut, Ticket, WorkerNumber};
 use crate::zone::{self, SharedZone};
@@ -116,8 +116,10 @@ impl SharedCache {
                 match fetch(all, &entry, now) {
                     Fetched::Fd(fd) => {
                         let oldest = || oldest((all, me), slot, (table, now));
-                        if let Verdict::TooOld(first_use) = server.check(idle, oldest) {
-                            return Some(Taken::TooOld(first_use));
+                        if policy::must_look(idle) {
+                            if let Verdict::TooOld(first_use) = server.check(idle, oldest) {
+                                return Some(Taken::TooOld(first_use));
+                            }
                         }
                         let ticket = all.pass(slot, me, fd.as_raw_fd());
                         *moved = Some(Moved::new(all, ticket, fd, entry.idle));
@@ -486,7 +488,7 @@ fn take_own(
 ) -> Option<Taken> {
     let parked = table.get(slot)?;
     let (end, idle) = (end(parked), parked.idle(server.now));
-    if end.is_none() {
+    if end.is_none() && policy::must_look(idle) {
         let oldest = || oldest((all, me), slot, (table, server.now));
         if let Verdict::TooOld(first_use) = server.check(idle, oldest) {
             return Some(Taken::TooOld(first_use));

@@ -32,6 +32,15 @@ fn what_happens_at_one_moment_happens_once() {
 }
 
 #[test]
+fn a_clock_that_wraps_around_is_time_that_has_passed() {
+    let mut timeout = IdleTimeout::default();
+    for now in [u64::from(u32::MAX), 500, 1000] {
+        timeout.closed(5000, now);
+    }
+    assert_eq!(timeout.get(), Some(5000));
+}
+
+#[test]
 fn nothing_is_learned_in_the_first_second() {
     assert_eq!(closed(&[999; 20], 1000).get(), None);
     // Nor do these closes disturb.
