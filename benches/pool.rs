@@ -13,7 +13,7 @@ use ngx_http_upstream_sliced_keepalive_module::pool::{
     Identity, Limits, Lookup, Pool, Protocol, Put, SliceLimits,
 };
 
-const HTTP: Protocol = Protocol { module: 1, handler: 1, location: 0, tls: false };
+const HTTP: Protocol = Protocol { module: 1, handler: 1, location: 0, tls: 0 };
 
 /// Keys as long as host names are.
 fn key(slice: u32) -> String {
@@ -41,6 +41,7 @@ fn main() -> Result<(), String> {
     let limits = Limits {
         connections,
         address_length: 28,
+        attributes_length: 0,
         slices: Some(SliceLimits { slices, key_length: 40 }),
     };
     let mut pool = Pool::new_in(limits, &[7; 24], Global).map_err(|error| error.to_string())?;
@@ -48,7 +49,7 @@ fn main() -> Result<(), String> {
         (0..connections).map(|i| (key(i % slices), address(i / slices))).collect();
     let identity = |i: u32| {
         let (key, address) = &identities[i as usize];
-        Identity { key: key.as_bytes(), address, protocol: HTTP }
+        Identity { key: key.as_bytes(), address, attributes: b"", protocol: HTTP }
     };
     for i in 0..connections {
         put(&mut pool, identity(i), &mut Lookup::default());

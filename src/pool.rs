@@ -14,7 +14,7 @@
 //!
 //! ```text
 //!  slices   key, count, recently used ─┐      found by key
-//!    └─ peers   address, protocol ─────┤      found by slice, address and protocol
+//!    └─ peers   address, protocol ─────┤      found by slice, address, attributes, protocol
 //!         └─ slots ────────────────────┘      in three lists: of its peer, of its slice, of all
 //! ```
 
@@ -114,6 +114,8 @@ pub enum NotKept {
     KeyLength,
     /// The server address does not fit.
     AddressLength,
+    /// The attributes do not fit.
+    AttributesLength,
 }
 
 // The memory for a connection, without that of its slice, is as much as nginx's keepalive module
@@ -147,12 +149,16 @@ impl<A: Allocator + Clone> Pool<A> {
     ///
     /// The allocator has not enough memory.
     pub fn new_in(limits: Limits, seed: &Seed, allocator: A) -> Result<Self, TryReserveError> {
-        let Limits { connections, address_length, slices } = limits;
+        let Limits { connections, address_length, attributes_length, slices } = limits;
         Ok(Pool {
             slots: Slots::new_in(connections, allocator.clone())?,
             recently_saved: List::new(),
             // A peer in use holds one connection at least.
-            peers: Peers::new_in(connections, address_length, allocator.clone())?,
+            peers: Peers::new_in(
+                connections,
+                (address_length, attributes_length),
+                allocator.clone(),
+            )?,
             slices: match slices {
                 Some(limits) => Some(Slices::new_in(limits, connections, allocator)?),
                 None => None,
@@ -168,9 +174,10 @@ impl<A: Allocator + Clone> Pool<A> {
 impl<A: Allocator> Pool<A> {
     /// How much memory is allocated for these limits, in bytes.
     pub fn memory(limits: Limits) -> usize {
-        let Limits { connections, address_length, slices } = limits;
+        let Limits { connections, address_length, attributes_length, slices } = limits;
         let strings = slices.map_or(0, |slices| usize::from(slices.key_length));
         let strings = strings.saturating_add(address_length.into());
+        let strings = strings.saturating_add(attributes_length.into());
         strings.saturating_add(NODES).saturating_mul(connections as usize)
     }
 
@@ -228,6 +235,16 @@ impl<A: Allocator> Pool<A> {
     /// Of the connections of the same identity, the one that was saved first.
     pub fn oldest(&self, slot: SlotIndex) -> Option<SlotIndex> {
         self.peers.get(self.peer_of(slot)?)?.slots.back().map(SlotIndex)
+    }
+
+    /// Whether there is a connection of this key to this server, for an identity that has none: it
+    /// is of another protocol, or has other attributes. It looks at all peers, so it is only for
+    /// debugging.
+    pub fn has_other(&self, identity: &Identity<'_>) -> bool {
+        self.peers.used().any(|(index, peer)| {
+            self.slices.as_ref().is_none_or(|slices| slices.is(peer.slice, identity.key))
+                && self.peers.is_to(index, peer, identity.address)
+        })
     }
 
     /// The server address of a connection.
@@ -442,7 +459,10 @@ impl<A: Allocator> Pool<A> {
                 return Some(NotKept::KeyLength);
             }
         }
-        (!self.peers.fits(identity.address)).then_some(NotKept::AddressLength)
+        if !self.peers.fits(identity.address) {
+            return Some(NotKept::AddressLength);
+        }
+        (!self.peers.fit(identity.attributes)).then_some(NotKept::AttributesLength)
     }
 
     /// A connection that must leave before one of this slice fits: one of the least recently used

@@ -38,6 +38,7 @@ const WORKERS: WorkerNumber = 3;
 const LIMITS: Limits = Limits {
     connections: 4,
     address_length: 4,
+    attributes_length: 0,
     slices: Some(SliceLimits { slices: 3, key_length: 4 }),
 };
 const NO_LIMIT: u32 = u32::MAX;
@@ -236,8 +237,8 @@ impl Drop for Child {
 }
 
 fn id((key, address): Own) -> Identity<'static> {
-    let protocol = Protocol { module: 1, handler: 1, location: 0, tls: false };
-    Identity { key: key.as_bytes(), address: address.as_bytes(), protocol }
+    let protocol = Protocol { module: 1, handler: 1, location: 0, tls: 0 };
+    Identity { key: key.as_bytes(), address: address.as_bytes(), attributes: b"", protocol }
 }
 
 fn put(all: &mut Connections<Arena>, own: Own, (holder, fd): (Holder, i32)) -> SharedPut {

@@ -15,6 +15,8 @@ type Time = u64;
 /// Some are longer than the limits, and some begin with another.
 const KEYS: [&str; 8] = ["", "a", "b", "c", "ab", "abc", "abcd", "abcdefghi"];
 const ADDRESSES: [&str; 4] = ["1", "2", "12", "1234"];
+/// Some continue an address to another one.
+const ATTRIBUTES: [&str; 4] = ["", "", "2", "34"];
 const SLICE_LIMITS: [u32; 8] = [u32::MAX, 0, 1, 2, 3, 5, u32::MAX - 1, u32::MAX];
 /// As many as an identity may have requests that have looked it up.
 const LOOKUPS: usize = 4;
@@ -60,6 +62,7 @@ struct Request {
 struct Own {
     key: &'static str,
     address: &'static str,
+    attributes: &'static str,
     protocol: Protocol,
 }
 
@@ -68,6 +71,7 @@ impl Own {
         Identity {
             key: self.key.as_bytes(),
             address: self.address.as_bytes(),
+            attributes: self.attributes.as_bytes(),
             protocol: self.protocol,
         }
     }
@@ -90,7 +94,9 @@ impl Input<'_> {
             slices => Some(slices),
         };
         let slices = slices.map(|slices| SliceLimits { slices, key_length });
-        Some(Limits { connections, address_length, slices })
+        // The address of three bytes at most leaves the longest attributes out.
+        let attributes_length = address_length / 2;
+        Some(Limits { connections, address_length, attributes_length, slices })
     }
 
     fn digit(&mut self) -> Option<u32> {
@@ -121,10 +127,11 @@ impl Input<'_> {
             module: (other / 16 % 2) as u16,
             handler: (other / 8 % 2) as u32,
             location: (other / 32 % 2) as u64,
-            tls: other / 64 % 2 == 1,
+            tls: (other / 64 % 2) as u16,
         };
         let key = if with_keys { KEYS[server % 8] } else { "" };
-        let own = Own { key, address: ADDRESSES[server / 8 % 4], protocol };
+        let address = ADDRESSES[server / 8 % 4];
+        let own = Own { key, address, attributes: ATTRIBUTES[server / 32 % 4], protocol };
         Some(Request { own, lookup: other % (LOOKUPS + 1) })
     }
 }
@@ -311,8 +318,11 @@ impl Naive {
         if own.key.len() > self.slices.key_length as usize {
             return Some(NotKept::KeyLength);
         }
-        let fits = own.address.len() <= self.limits.address_length as usize;
-        (!fits).then_some(NotKept::AddressLength)
+        if own.address.len() > self.limits.address_length as usize {
+            return Some(NotKept::AddressLength);
+        }
+        let fits = own.attributes.len() <= self.limits.attributes_length as usize;
+        (!fits).then_some(NotKept::AttributesLength)
     }
 
     /// The slot of the connection that was put last: below the limit, and of no other one.

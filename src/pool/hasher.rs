@@ -6,7 +6,7 @@ use foldhash::SharedSeed;
 use foldhash::fast::SeedableRandomState;
 use siphasher::sip::SipHasher13;
 
-use super::identity::{Identity, Protocol};
+use super::identity::Identity;
 
 /// Random bytes that make the hashes of one pool differ from those of all others.
 pub type Seed = [u8; 24];
@@ -23,8 +23,8 @@ pub struct Hashes {
 /// Hashes identities.
 ///
 /// Keys come from clients. They are hashed by SipHash, with a seed that clients do not know, so
-/// nobody can make many keys that share a bucket. The rest comes from the configuration, and a
-/// faster hash of it is added.
+/// nobody can make many keys that share a bucket; so are attributes. The rest comes from the
+/// configuration, and a faster hash of it is added.
 pub struct Hasher {
     keys: SipHasher13,
     servers: SeedableRandomState,
@@ -47,15 +47,17 @@ impl Hasher {
 
     /// The hashes of an identity.
     pub fn hash(&self, identity: &Identity<'_>) -> Hashes {
-        let Identity { key, address, protocol } = *identity;
-        let Protocol { module, handler, location, tls } = protocol;
+        let Identity { key, address, attributes, protocol } = *identity;
         let key = if key.is_empty() { 0 } else { self.keys.hash(key) };
 
         let mut hasher = self.servers.build_hasher();
         hasher.write_u64(key);
-        hasher.write_u64(location);
-        hasher.write_u64(u64::from(handler) << 32 | u64::from(module) << 1 | u64::from(tls));
+        hasher.write_u64(protocol.location);
+        hasher.write_u64(protocol.number());
         hasher.write(address);
+        if !attributes.is_empty() {
+            hasher.write_u64(self.keys.hash(attributes));
+        }
 
         // The lower half of a good hash is a good hash, too.
         Hashes { slice: key as u32, peer: hasher.finish() as u32 }

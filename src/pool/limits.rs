@@ -9,6 +9,8 @@ pub struct Limits {
     pub connections: u32,
     /// Longest server address, in bytes.
     pub address_length: Length,
+    /// Longest attributes, in bytes.
+    pub attributes_length: Length,
     /// `None`: one slice holds everything, and keys and their limits are ignored.
     pub slices: Option<SliceLimits>,
 }

@@ -1,4 +1,5 @@
-//! The peers: connections of one slice to one server address, by one protocol.
+//! The peers: connections of one slice to one server address, by one protocol, with the same
+//! attributes.
 
 use core::num::NonZeroU64;
 
@@ -24,25 +25,28 @@ pub struct Peer {
     /// slice by now.
     pub slice: u32,
     address_length: Length,
+    attributes_length: Length,
 }
 
 /// The peers of a pool.
 pub struct Peers<A: Allocator> {
     nodes: Slab<Peer, A>,
     addresses: Strings<A>,
+    attributes: Strings<A>,
     index: Index<A>,
 }
 
 impl<A: Allocator + Clone> Peers<A> {
-    /// Allocates memory for as many peers, and addresses of this length.
+    /// Allocates memory for as many peers, and addresses and attributes of these lengths.
     pub fn new_in(
         capacity: u32,
-        address_length: Length,
+        (address_length, attributes_length): (Length, Length),
         allocator: A,
     ) -> Result<Self, TryReserveError> {
         Ok(Peers {
             nodes: Slab::new_in(capacity, allocator.clone())?,
             addresses: Strings::new_in(capacity, address_length, allocator.clone())?,
+            attributes: Strings::new_in(capacity, attributes_length, allocator.clone())?,
             index: Index::new_in(capacity, allocator)?,
         })
     }
@@ -59,10 +63,29 @@ impl<A: Allocator> Peers<A> {
         self.nodes.get_mut(index)
     }
 
-    /// Whether a peer has the address and the protocol of an identity.
+    /// Whether a peer has the address, the attributes and the protocol of an identity.
+    #[inline(always)]
     pub fn is(&self, index: u32, peer: &Peer, identity: &Identity<'_>) -> bool {
         peer.protocol == identity.protocol
-            && self.addresses.is(index, peer.address_length, identity.address)
+            && self.is_to(index, peer, identity.address)
+            && usize::from(peer.attributes_length) == identity.attributes.len()
+            && (identity.attributes.is_empty() || self.has(index, peer, identity.attributes))
+    }
+
+    /// Whether a peer has these attributes, which are seldom any.
+    #[inline(never)]
+    fn has(&self, index: u32, peer: &Peer, attributes: &[u8]) -> bool {
+        self.attributes.get(index, peer.attributes_length) == Some(attributes)
+    }
+
+    /// Whether a peer has this address.
+    pub fn is_to(&self, index: u32, peer: &Peer, address: &[u8]) -> bool {
+        self.addresses.is(index, peer.address_length, address)
+    }
+
+    /// The peers that have connections, with their indices.
+    pub fn used(&self) -> impl Iterator<Item = (u32, &Peer)> {
+        (0..).zip(self.nodes.nodes()).filter(|(_, peer)| !peer.slots.is_empty())
     }
 
     /// The peer with a hash for which `same` is true.
@@ -73,6 +96,11 @@ impl<A: Allocator> Peers<A> {
     /// Whether an address is not too long to be kept.
     pub fn fits(&self, address: &[u8]) -> bool {
         self.addresses.fit(address).is_some()
+    }
+
+    /// Whether attributes are not too long to be kept.
+    pub fn fit(&self, attributes: &[u8]) -> bool {
+        self.attributes.fit(attributes).is_some()
     }
 
     /// Forgets all peers.
@@ -105,8 +133,10 @@ impl<A: Allocator> Peers<A> {
             protocol: identity.protocol,
             slice,
             address_length: self.addresses.fit(identity.address)?,
+            attributes_length: self.attributes.fit(identity.attributes)?,
         })?;
         self.addresses.set(peer, identity.address);
+        self.attributes.set(peer, identity.attributes);
         self.index.insert(self.nodes.nodes_mut(), peer);
         self.nodes.vacate(peer);
         Some(peer)

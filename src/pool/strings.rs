@@ -27,7 +27,7 @@ impl<A: Allocator> Strings<A> {
     }
 
     /// Whether this is the string of the node `index`, which was set with this length.
-    #[inline]
+    #[inline(always)]
     pub fn is(&self, index: u32, length: Length, string: &[u8]) -> bool {
         let own = self.bytes.get(self.start(index)..).and_then(|own| own.get(..length as usize));
         own.is_some_and(|own| equal(own, string))
@@ -58,6 +58,7 @@ impl<A: Allocator> Strings<A> {
 
 /// Whether two strings are equal. Most are server addresses, of 16 bytes (IPv4): two comparisons
 /// instead of a call.
+#[inline(always)]
 fn equal(a: &[u8], b: &[u8]) -> bool {
     match (<&[u8; 16]>::try_from(a), <&[u8; 16]>::try_from(b)) {
         (Ok(a), Ok(b)) => a == b,

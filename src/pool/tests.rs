@@ -49,6 +49,7 @@ fn another_identity_gets_nothing() {
     keep(&mut pool, &saved, 7);
 
     let other = |protocol| Identity { protocol, ..saved };
+    let with = |address, attributes| Identity { attributes, ..id("a", address) };
     for identity in [
         id("b", "1"),
         id("", "1"),
@@ -58,11 +59,34 @@ fn another_identity_gets_nothing() {
         other(Protocol { module: 2, ..HTTP }),
         other(Protocol { handler: 2, ..HTTP }),
         other(Protocol { location: 1, ..HTTP }),
-        other(Protocol { tls: true, ..HTTP }),
+        other(Protocol { tls: 1, ..HTTP }),
+        with("1", b"1"),
     ] {
         assert_eq!(take(&mut pool, &identity), None, "{identity:?}");
     }
     assert_eq!(take(&mut pool, &saved), Some(7));
+
+    let saved = with("1", b"23");
+    keep(&mut pool, &saved, 8);
+    for identity in [with("1", b""), with("1", b"2"), with("1", b"24"), with("12", b"3")] {
+        assert_eq!(take(&mut pool, &identity), None, "{identity:?}");
+    }
+    assert_eq!(take(&mut pool, &saved), Some(8));
+}
+
+#[test]
+fn only_what_differs_in_protocol_or_attributes_is_another_one() {
+    let mut pool = pool(4, 4);
+    let wanted = Identity { attributes: b"2", ..id("a", "1") };
+    keep(&mut pool, &id("b", "1"), 1);
+    keep(&mut pool, &id("a", "12"), 2);
+    assert!(!pool.pool.has_other(&wanted));
+    keep(&mut pool, &id("a", "1"), 3);
+    assert!(pool.pool.has_other(&wanted));
+    take(&mut pool, &id("a", "1"));
+    assert!(!pool.pool.has_other(&wanted));
+    keep(&mut pool, &Identity { protocol: Protocol { tls: 1, ..HTTP }, ..wanted }, 4);
+    assert!(pool.pool.has_other(&wanted));
 }
 
 /// The hashes are useless here: all identities have the same ones.

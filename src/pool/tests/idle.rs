@@ -6,7 +6,7 @@ use allocator_api2::alloc::Global;
 
 use crate::pool::*;
 
-pub const HTTP: Protocol = Protocol { module: 1, handler: 1, location: 0, tls: false };
+pub const HTTP: Protocol = Protocol { module: 1, handler: 1, location: 0, tls: 0 };
 pub const NO_LIMIT: u32 = u32::MAX;
 pub const SEED: Seed = [7; 24];
 pub const ANY_TIME: u64 = u64::MAX;
@@ -91,11 +91,11 @@ pub enum PutFailed {
 
 pub fn pool(connections: u32, slices: u32) -> Idle {
     let slices = Some(SliceLimits { slices, key_length: 8 });
-    Idle::new(Limits { connections, address_length: 8, slices }, &SEED)
+    Idle::new(Limits { connections, address_length: 8, attributes_length: 8, slices }, &SEED)
 }
 
 pub fn id<'a>(key: &'a str, address: &'a str) -> Identity<'a> {
-    Identity { key: key.as_bytes(), address: address.as_bytes(), protocol: HTTP }
+    Identity { key: key.as_bytes(), address: address.as_bytes(), attributes: b"", protocol: HTTP }
 }
 
 /// Puts until the connection is kept or refused; the answer and the closed connections.

@@ -35,12 +35,18 @@ struct Naive {
 struct Own {
     key: Vec<u8>,
     address: Vec<u8>,
+    attributes: Vec<u8>,
     protocol: Protocol,
 }
 
 impl Own {
     fn identity(&self) -> Identity<'_> {
-        Identity { key: &self.key, address: &self.address, protocol: self.protocol }
+        Identity {
+            key: &self.key,
+            address: &self.address,
+            attributes: &self.attributes,
+            protocol: self.protocol,
+        }
     }
 }
 
@@ -125,6 +131,9 @@ impl Naive {
         if id.address.len() > self.limits.address_length as usize {
             return (Err(NotKept::AddressLength), closed);
         }
+        if id.attributes.len() > self.limits.attributes_length as usize {
+            return (Err(NotKept::AttributesLength), closed);
+        }
         while self.count(&id.key) == 0 && self.keys().len() >= self.slices.slices as usize {
             self.close_slice(&mut closed);
         }
@@ -176,11 +185,15 @@ impl Operation {
 fn own() -> impl Strategy<Value = Own> {
     let key = proptest::collection::vec(b'a'..=b'c', 0..4);
     let address = proptest::collection::vec(b'1'..=b'3', 1..4);
-    let protocol = (1..3u16, 1..3u32, 0..2u64, any::<bool>());
-    (key, address, protocol).prop_map(|(key, address, (module, handler, location, tls))| Own {
+    // Of the same letters, so that an address can end as the attributes of another one begin.
+    let attributes = prop_oneof![Just(vec![]), proptest::collection::vec(b'1'..=b'2', 0..3)];
+    let protocol = (1..3u16, 1..3u32, 0..2u64, 0..3u16)
+        .prop_map(|(module, handler, location, tls)| Protocol { module, handler, location, tls });
+    (key, address, attributes, protocol).prop_map(|(key, address, attributes, protocol)| Own {
         key,
         address,
-        protocol: Protocol { module, handler, location, tls },
+        attributes,
+        protocol,
     })
 }
 
@@ -220,11 +233,12 @@ proptest! {
         slices in proptest::option::weighted(0.8, 0..6u32),
         key_length in 0..4u16,
         address_length in 1..4u16,
+        attributes_length in 0..3u16,
         operations in operations(),
         seed in any::<Seed>(),
     ) {
         let slices = slices.map(|slices| SliceLimits { slices, key_length });
-        let limits = Limits { connections, address_length, slices };
+        let limits = Limits { connections, address_length, attributes_length, slices };
         let mut pool = Idle::new(limits, &seed);
         // Without slices, everything has the same key, and only connections are limited.
         let unlimited = SliceLimits { slices: u32::MAX, key_length: Length::MAX };

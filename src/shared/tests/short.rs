@@ -8,7 +8,7 @@ use crate::policy::LimitedBy;
 use crate::pool::{Identity, Limits, Lookup, Protocol, SliceLimits, SlotIndex};
 use crate::shared::*;
 
-pub const HTTP: Protocol = Protocol { module: 1, handler: 1, location: 0, tls: false };
+pub const HTTP: Protocol = Protocol { module: 1, handler: 1, location: 0, tls: 0 };
 pub const NO_LIMIT: u32 = u32::MAX;
 pub const NOTHING: [u32; 0] = [];
 pub const SEED: Seed = [7; 24];
@@ -26,7 +26,7 @@ pub fn process(number: WorkerNumber) -> Pid {
 /// No connections, of four workers that have begun.
 pub fn shared(connections: u32, slices: u32) -> Shared<Global> {
     let slices = Some(SliceLimits { slices, key_length: 8 });
-    let limits = Limits { connections, address_length: 8, slices };
+    let limits = Limits { connections, address_length: 8, attributes_length: 0, slices };
     let mut shared = Shared::new_in(limits, 16, &SEED, Global).unwrap();
     for number in 0..WORKERS {
         shared.run(|all| all.begin(number, process(number)));
@@ -35,7 +35,7 @@ pub fn shared(connections: u32, slices: u32) -> Shared<Global> {
 }
 
 pub fn id<'a>(key: &'a str, address: &'a str) -> Identity<'a> {
-    Identity { key: key.as_bytes(), address: address.as_bytes(), protocol: HTTP }
+    Identity { key: key.as_bytes(), address: address.as_bytes(), attributes: b"", protocol: HTTP }
 }
 
 /// What is known about a connection, made from its descriptor, so that no two are equal.
