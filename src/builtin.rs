@@ -6,7 +6,6 @@
 //! to slices.
 
 use core::ffi::{CStr, c_char, c_void};
-use core::iter;
 
 use nginx_sys::{
     ngx_array_t, ngx_command_t, ngx_conf_t, ngx_http_conf_ctx_t, ngx_http_module_t, ngx_module_t,
@@ -88,8 +87,8 @@ pub unsafe fn silence(cf: *mut ngx_conf_t) -> *mut c_char {
 /// `cf` is being read inside of an upstream, and `module` is an HTTP module whose directives of
 /// this name belong to the upstream.
 unsafe fn call(cf: *mut ngx_conf_t, module: *mut ngx_module_t, name: &[u8]) -> *mut c_char {
-    // SAFETY: the module is valid, and so are its commands.
-    let mut commands = unsafe { commands((*module).commands) };
+    // SAFETY: the module is valid.
+    let mut commands = unsafe { nginx::commands(module) };
     // SAFETY: its commands are valid.
     let cmd = commands.find(|&cmd| unsafe { (*cmd).name.as_bytes() == name });
     // SAFETY: its commands are valid.
@@ -103,16 +102,4 @@ unsafe fn call(cf: *mut ngx_conf_t, module: *mut ngx_module_t, name: &[u8]) -> *
         let conf: *mut c_void = *(*context).srv_conf.add((*module).ctx_index);
         set(cf, cmd, conf)
     }
-}
-
-/// The commands of a module, if it has any.
-///
-/// # Safety
-///
-/// They end with an empty one.
-unsafe fn commands(first: *mut ngx_command_t) -> impl Iterator<Item = *mut ngx_command_t> {
-    // SAFETY: there is one more command after each that is not empty.
-    iter::successors(Some(first), |&cmd| Some(unsafe { cmd.add(1) }))
-        // SAFETY: the commands before an empty one are valid, and so is that.
-        .take_while(|&cmd| !cmd.is_null() && unsafe { !(*cmd).name.is_empty() })
 }

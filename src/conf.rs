@@ -7,6 +7,7 @@ use nginx_sys::{ngx_msec_t, ngx_shm_zone_t, ngx_uint_t};
 
 pub(crate) use self::keepalive::Keepalive;
 use self::params::HintsParams;
+use crate::attributes::Variety;
 use crate::location::Numbers;
 use crate::policy::UseLimits;
 
@@ -37,6 +38,8 @@ pub struct MainConf {
     pub(crate) learned: Option<NonNull<ngx_shm_zone_t>>,
     /// Its number, higher than those of all configurations before.
     pub(crate) number: u64,
+    /// In what the connections can differ of locations that choose the upstream by request.
+    pub(crate) of_any: Variety,
     /// Whether a location must have the same number after a reload.
     pub(crate) stable_locations: bool,
     /// The numbers of its locations, until all of them are read.
@@ -55,11 +58,20 @@ pub(crate) struct Directives {
     pub hints: Option<HintsParams>,
     /// `keepalive`.
     pub keepalive: Option<Keepalive>,
+    /// `ntlm`.
+    pub ntlm: bool,
 }
 
 impl Default for Directives {
     fn default() -> Self {
-        Directives { requests: UNSET, time: UNSET, timeout: UNSET, hints: None, keepalive: None }
+        Directives {
+            requests: UNSET,
+            time: UNSET,
+            timeout: UNSET,
+            hints: None,
+            keepalive: None,
+            ntlm: false,
+        }
     }
 }
 
@@ -74,6 +86,7 @@ impl Directives {
                 requests: set(self.requests, REQUESTS),
                 time: set(self.time, TIME) as u64,
             },
+            ntlm: self.ntlm,
             timeout: (self.timeout != UNSET).then_some(self.timeout as u64),
             hints: match self.hints.unwrap_or(HintsParams::On { margin: None, learn: false }) {
                 HintsParams::Off => None,
@@ -104,6 +117,8 @@ impl Directives {
 pub(crate) struct Settings {
     /// The `keepalive` directive.
     pub keepalive: Keepalive,
+    /// `ntlm`: connections on which users authenticate are bound to their client connections.
+    pub ntlm: bool,
     /// `keepalive_requests` and `keepalive_time`.
     pub use_limits: UseLimits,
     /// `keepalive_timeout`, in milliseconds; `None`: no limit.
@@ -113,6 +128,11 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
+    /// Whether connections with the same server and the same attributes can be of different identities.
+    pub fn divides(&self) -> bool {
+        self.keepalive.slice_key.is_some() || self.keepalive.local || self.ntlm
+    }
+
     /// Whether the idle timeouts of servers are learned.
     pub fn learns(&self) -> bool {
         self.hints.is_some_and(|hints| hints.learn)

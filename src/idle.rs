@@ -127,6 +127,18 @@ pub unsafe extern "C" fn close_all(data: *mut c_void) {
     while let Some(removed) = upstream.pop(Closed::Shutdown) {
         close(removed);
     }
+    #[cfg(ngx_feature = "http_ssl")]
+    upstream.forget_sessions();
+}
+
+/// Closes a connection of this module for a reason, if it is idle.
+pub fn close_idle(c: Connection, why: Closed) {
+    if !c.is_idle() {
+        return;
+    }
+    // SAFETY: a connection that is idle is parked, and this is what it was parked with.
+    let (upstream, slot) = unsafe { upstream::find_parked((*c.as_ptr()).data) };
+    upstream.remove(slot, why, nginx::now()).into_iter().for_each(close);
 }
 
 /// The view of a connection that is parked, or was until now.

@@ -10,11 +10,11 @@
 //! - `idle`: a connection while it is idle: park, wake, close.
 //! - `upstream`: the live upstream of a worker, which owns every change of state.
 //! - [`conf`]: arguments become settings; [`conf::params`] is their grammar.
-//! - `location`: the configuration of a location, and its number.
+//! - `location`: the configuration of a location, its number, and those of its TLS settings.
+//! - [`attributes`]: what a connection was made with, where that can differ by request.
 //! - `learned`: the learned idle timeouts of servers, in shared memory.
 //! - `zone`: shared memory for the counters, and for connections. `handover`: descriptors on their
-//!   way from one worker to another. `builtin`: nginx's own keepalive module. `tls_sessions`:
-//!   locations where nginx mixes TLS sessions.
+//!   way from one worker to another. `builtin`: nginx's own keepalive module.
 //! - `nginx`: the few wrappers that the `ngx` crate lacks.
 //! - [`shared`]: the idle connections of all workers together. [`guarded`]: memory in which a process
 //!   can die.
@@ -26,10 +26,11 @@
 //! The path of a request: `peer` → `upstream.take` → `idle::wake`; and after it:
 //! `peer` → `policy` → `upstream.keep` → `idle::park`.
 //!
-//! `policy`, `pool`, `shared`, `guarded`, `hints`, `conf::params`, `counters` and the formats of the
+//! `policy`, `pool`, `shared`, `guarded`, `hints`, `attributes`, `conf::params`, `counters` and the formats of the
 //! status are pure: they have no unsafe code, do not use nginx, and take the time as an argument.
 //! The rest is the border to nginx: it has no policy, and its callbacks never panic.
 
+pub mod attributes;
 mod builtin;
 pub mod conf;
 pub mod counters;
@@ -47,8 +48,6 @@ pub mod pool;
 pub mod shared;
 mod sharing;
 mod status;
-#[cfg(ngx_feature = "http_ssl")]
-mod tls_sessions;
 mod trace;
 mod upstream;
 mod variables;

@@ -35,6 +35,8 @@ mod directives;
 mod locations;
 mod run_time;
 mod set_up;
+mod upstream_modules;
+mod varieties;
 mod warnings;
 
 /// The HTTP module.
@@ -163,7 +165,7 @@ static MODULE_CTX: ngx_http_module_t = ngx_http_module_t {
     merge_loc_conf: Some(Module::merge_loc_conf),
 };
 
-static mut COMMANDS: [ngx_command_t; 7] = [
+static mut COMMANDS: [ngx_command_t; 8] = [
     command(ngx_string!("keepalive"), NGX_CONF_1MORE, Some(directives::set_keepalive), 0),
     command(ngx_string!("keepalive_hints"), NGX_CONF_TAKE123, Some(directives::set_hints), 0),
     command(
@@ -184,6 +186,7 @@ static mut COMMANDS: [ngx_command_t; 7] = [
         Some(directives::set_msec),
         offset_of!(ServerConf, directives.timeout),
     ),
+    command(ngx_string!("ntlm"), NGX_CONF_NOARGS, Some(directives::set_ntlm), 0),
     ngx_command_t {
         name: ngx_string!("keepalive_status"),
         type_: (NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS | NGX_CONF_TAKE12) as ngx_uint_t,

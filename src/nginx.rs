@@ -7,7 +7,7 @@ use core::{iter, slice};
 
 use libc::sa_family_t;
 use nginx_sys::{
-    NGX_ERROR, NGX_OK, ngx_addr_t, ngx_conf_t, ngx_current_msec, ngx_exiting,
+    NGX_ERROR, NGX_OK, ngx_addr_t, ngx_command_t, ngx_conf_t, ngx_current_msec, ngx_exiting,
     ngx_http_compile_complex_value, ngx_http_compile_complex_value_t, ngx_http_complex_value,
     ngx_http_complex_value_t, ngx_http_get_flushed_variable, ngx_http_get_variable_index,
     ngx_http_request_t, ngx_http_upstream_main_conf_t, ngx_http_upstream_server_t,
@@ -15,11 +15,14 @@ use nginx_sys::{
     ngx_pool_cleanup_add, ngx_pool_cleanup_pt, ngx_pool_t, ngx_sock_ntop, ngx_str_t,
     ngx_table_elt_t, ngx_terminate, ngx_uint_t, sockaddr, socklen_t,
 };
+use ngx::core::NgxStr;
 
 pub use self::connection::{Connection, cycle_log};
 use crate::policy::Time;
 
 mod connection;
+#[cfg(ngx_feature = "http_ssl")]
+pub mod tls;
 
 /// `NGX_OK` as a status that a callback returns.
 pub const OK: ngx_int_t = NGX_OK as ngx_int_t;
@@ -106,18 +109,35 @@ pub fn is_exiting() -> bool {
 ///
 /// `cf` is being read.
 pub unsafe fn module(cf: *mut ngx_conf_t, name: &CStr) -> Option<*mut ngx_module_t> {
-    // SAFETY: the array of modules ends with a null pointer, and modules have names once a
-    // configuration is read.
-    unsafe {
-        let mut module = (*(*cf).cycle).modules;
-        while !(*module).is_null() {
-            if CStr::from_ptr((**module).name) == name {
-                return Some(*module);
-            }
-            module = module.add(1);
-        }
-    }
-    None
+    // SAFETY: modules have names once a configuration is read.
+    unsafe { modules(cf).find(|&module| CStr::from_ptr((*module).name) == name) }
+}
+
+/// The modules of nginx.
+///
+/// # Safety
+///
+/// `cf` is being read.
+pub unsafe fn modules(cf: *mut ngx_conf_t) -> impl Iterator<Item = *mut ngx_module_t> {
+    // SAFETY: the array of modules ends with a null pointer.
+    let modules = unsafe {
+        let first = (*(*cf).cycle).modules;
+        iter::successors(Some(first), |&module| Some(module.add(1))).map(|module| *module)
+    };
+    modules.take_while(|module| !module.is_null())
+}
+
+/// The directives of a module.
+///
+/// # Safety
+///
+/// The module is valid.
+pub unsafe fn commands(module: *const ngx_module_t) -> impl Iterator<Item = *mut ngx_command_t> {
+    // SAFETY: the module is valid. There is one more directive after each that is not empty.
+    let commands =
+        unsafe { iter::successors(Some((*module).commands), |&command| Some(command.add(1))) };
+    // SAFETY: the directives before an empty one are valid, and so is that.
+    commands.take_while(|&command| !command.is_null() && unsafe { !(*command).name.is_empty() })
 }
 
 /// Allocates memory for a value from a pool and moves the value there. The value is never
@@ -262,6 +282,25 @@ pub fn is_named(line: &ngx_table_elt_t, name: &[u8]) -> bool {
     line.key.len == name.len() && line.key.as_bytes().eq_ignore_ascii_case(name)
 }
 
+/// Evaluates text with variables for a request; `None` if there is no memory. The answer lives as
+/// long as the request.
+///
+/// # Safety
+///
+/// The request is valid, and the text was compiled for its configuration.
+pub unsafe fn evaluate<'a>(
+    request: *mut ngx_http_request_t,
+    value: *const ngx_http_complex_value_t,
+) -> Option<&'a [u8]> {
+    let mut text = ngx_str_t::empty();
+    // SAFETY: both are valid; nginx only reads the compiled value. A text with variables is copied
+    // into the request's memory.
+    unsafe {
+        let rc = ngx_http_complex_value(request, value.cast_mut(), &raw mut text);
+        (rc == OK).then_some(NgxStr::from_ngx_str(text).as_bytes())
+    }
+}
+
 /// Text with variables, compiled.
 pub enum ComplexValue {
     /// One variable and no other text, by nginx's index: no text is composed.
@@ -322,10 +361,9 @@ impl ComplexValue {
                 Some(text)
             }
             ComplexValue::Text(value) => {
-                let value = ptr::from_ref(value).cast_mut();
-                // SAFETY: the request is valid; nginx only reads the compiled value.
-                let rc = unsafe { ngx_http_complex_value(request, value, &raw mut text) };
-                (rc == OK).then_some(text)
+                // SAFETY: the request is valid, and so is the value.
+                let value = unsafe { evaluate(request, value)? };
+                Some(as_ngx_str(value))
             }
         }
     }

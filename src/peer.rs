@@ -17,6 +17,8 @@ use crate::nginx::{self, log_debug_http};
 use crate::upstream::Upstream;
 
 mod attempt;
+mod attributes;
+mod client;
 mod data;
 mod get;
 mod key;
@@ -24,6 +26,8 @@ mod key;
 mod replaced;
 mod response;
 mod save;
+#[cfg(all(ngx_feature = "http_ssl", ngx_peer_session))]
+mod sessions;
 
 /// `peer.init` of the upstream: lets the balancer initialise the request, then puts this module's
 /// callbacks around the balancer's.
@@ -119,7 +123,7 @@ unsafe extern "C" fn notify(pc: *mut ngx_peer_connection_t, data: *mut c_void, k
     unsafe { Attempt::new(pc, data) }.balancer_notify(kind);
 }
 
-/// `peer.set_session`, if the balancer has one.
+/// `peer.set_session`: the session is the upstream's or the balancer's.
 ///
 /// # Safety
 ///
@@ -127,10 +131,15 @@ unsafe extern "C" fn notify(pc: *mut ngx_peer_connection_t, data: *mut c_void, k
 #[cfg(ngx_peer_session)]
 unsafe extern "C" fn set_session(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> ngx_int_t {
     // SAFETY: nginx passes both.
-    unsafe { Attempt::new(pc, data) }.balancer_set_session().unwrap_or(nginx::OK)
+    let attempt = unsafe { Attempt::new(pc, data) };
+    #[cfg(ngx_feature = "http_ssl")]
+    if !sessions::are_the_balancers(attempt) {
+        return if sessions::offer(attempt) { nginx::OK } else { nginx::ERROR };
+    }
+    attempt.balancer_set_session().unwrap_or(nginx::OK)
 }
 
-/// `peer.save_session`, if the balancer has one.
+/// `peer.save_session`: the session is the upstream's or the balancer's.
 ///
 /// # Safety
 ///
@@ -138,7 +147,12 @@ unsafe extern "C" fn set_session(pc: *mut ngx_peer_connection_t, data: *mut c_vo
 #[cfg(ngx_peer_session)]
 unsafe extern "C" fn save_session(pc: *mut ngx_peer_connection_t, data: *mut c_void) {
     // SAFETY: nginx passes both.
-    unsafe { Attempt::new(pc, data) }.balancer_save_session();
+    let attempt = unsafe { Attempt::new(pc, data) };
+    #[cfg(ngx_feature = "http_ssl")]
+    if !sessions::are_the_balancers(attempt) {
+        return sessions::save(attempt);
+    }
+    attempt.balancer_save_session();
 }
 
 /// The slice key as used; `None` if the last upstream of the request has no `keepalive` of this

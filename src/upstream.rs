@@ -28,10 +28,15 @@ pub use self::fetch::Moved;
 pub use self::parked::Parked;
 use self::parked::Table;
 use self::server::Server;
+#[cfg(ngx_feature = "http_ssl")]
+use self::sessions::Sessions;
 use self::shared::SharedCache;
+use crate::attributes::Variety;
 use crate::conf::{Directives, Settings};
 use crate::counters::{Closed, Pid, Refused, Totals};
 use crate::learned::Learned;
+#[cfg(ngx_feature = "http_ssl")]
+use crate::nginx::tls::TlsSession;
 use crate::nginx::{self, Connection};
 use crate::policy::idle_timeouts::Verdict;
 use crate::policy::{self, IdleLimit, Time};
@@ -44,6 +49,8 @@ mod fetch;
 pub(crate) mod own;
 mod parked;
 mod server;
+#[cfg(ngx_feature = "http_ssl")]
+mod sessions;
 mod shared;
 
 /// The module's configuration of an upstream, as nginx holds it: its directives, and the live
@@ -77,6 +84,7 @@ pub struct Upstream {
     name: ngx_str_t,
     /// The original `peer.init`.
     original_init_peer: ngx_http_upstream_init_peer_pt,
+    longest_attributes: Length,
     state: UnsafeCell<State>,
     /// What is known about the idle timeouts of servers.
     learned: OnceCell<Learned>,
@@ -94,6 +102,9 @@ struct State {
     counters: CounterZone,
     /// The cache that is used instead of `pool`, if the workers share their connections.
     shared: Option<SharedCache>,
+    /// The TLS sessions; `None` if the balancer may have them, since all connections are alike.
+    #[cfg(ngx_feature = "http_ssl")]
+    sessions: Option<Sessions>,
 }
 
 impl State {
@@ -138,19 +149,26 @@ impl Upstream {
     pub fn new_in(
         upstream: &ngx_http_upstream_srv_conf_t,
         settings: Settings,
-        (address_length, seed): (Length, &Seed),
+        (address_length, variety, seed): (Length, Variety, &Seed),
         counters: CounterZone,
         memory: Memory,
     ) -> Option<Self> {
-        let limits = settings.keepalive.limits(address_length);
+        let longest = variety.longest(settings.ntlm);
+        let limits = settings.keepalive.limits(address_length, longest);
         let slots = if settings.keepalive.shared { zone::reserved(limits) } else { limits };
         let parked = Table::new_in(slots.connections, memory.clone()).ok()?;
-        let pool = Pool::new_in(limits, seed, memory).ok()?;
-        let state = State { pool, parked, counters, shared: None };
+        let pool = Pool::new_in(limits, seed, memory.clone()).ok()?;
+        let has_sessions = variety.tls != 0 && (variety.is_any() || settings.divides());
+        let sessions = match has_sessions {
+            true => Some(Sessions::new_in(limits, seed, memory).ok()?),
+            false => None,
+        };
+        let state = State { pool, parked, counters, shared: None, sessions };
         Some(Upstream {
             settings,
             name: upstream.host,
             original_init_peer: upstream.peer.init,
+            longest_attributes: longest,
             state: UnsafeCell::new(state),
             learned: OnceCell::new(),
             cut_logged: Cell::new(false),
@@ -181,6 +199,11 @@ impl Upstream {
     /// The original `peer.init`.
     pub fn original_init_peer(&self) -> ngx_http_upstream_init_peer_pt {
         self.original_init_peer
+    }
+
+    /// The length of the longest attributes for which there is room, in bytes.
+    pub fn longest_attributes(&self) -> Length {
+        self.longest_attributes
     }
 
     /// Whether this is the first slice key that is cut in this worker.
@@ -260,6 +283,43 @@ impl Upstream {
             counters.set_slices(state.pool.slices_in_use());
             Some(Taken::Hit(Removed::own(&parked)))
         })
+    }
+
+    /// Whether another connection to the server of an identity, which has none, is idle under its key:
+    /// for debugging, since it looks at all.
+    pub fn has_other(&self, identity: &Identity<'_>) -> bool {
+        self.with(|state| match &state.shared {
+            Some(shared) => shared.read(|all| all.pool().has_other(identity)).unwrap_or(false),
+            None => state.pool.has_other(identity),
+        })
+    }
+
+    /// Whether it has TLS sessions of its own, since its connections are not all alike.
+    #[cfg(ngx_feature = "http_ssl")]
+    pub fn has_sessions(&self) -> bool {
+        self.with(|state| state.sessions.is_some())
+    }
+
+    /// The TLS session of an identity.
+    #[cfg(ngx_feature = "http_ssl")]
+    pub fn session(&self, identity: &Identity<'_>) -> Option<TlsSession> {
+        self.with(|state| state.sessions.as_ref()?.get(identity))
+    }
+
+    /// Saves the TLS session of an identity.
+    #[cfg(ngx_feature = "http_ssl")]
+    pub fn save_session(&self, identity: &Identity<'_>, session: TlsSession) {
+        self.with(|state| {
+            if let Some(sessions) = &mut state.sessions {
+                sessions.set(identity, session);
+            }
+        });
+    }
+
+    /// Forgets all TLS sessions.
+    #[cfg(ngx_feature = "http_ssl")]
+    pub fn forget_sessions(&self) {
+        self.with(|state| state.sessions = None);
     }
 
     /// A request found no idle connection.
@@ -395,7 +455,7 @@ impl Upstream {
             state.counters.claim();
             let Some(zone) = state.counters.connections() else { return Some(()) };
             let keepalive = &self.settings.keepalive;
-            let slots = zone::reserved(keepalive.limits(0)).connections;
+            let slots = zone::reserved(keepalive.limits(0, 0)).connections;
             let mut shared = SharedCache::new_in(zone, configuration, slots, memory).ok()?;
             let slices = keepalive.slice_key.as_ref().map(|_| keepalive.slice_poolsize);
             let slice_limit = keepalive.slice_conn.filter(|_| keepalive.slice_dyn.is_none());

@@ -265,7 +265,8 @@ fn zone_name<'a>(
             let (is_variable, text) = shared.key_text;
             let (dollar, key) = (if is_variable { "$" } else { "" }, NgxStr::from_bytes(text));
             let strict = if shared.strict { "!" } else { "" };
-            write!(name, "{PREFIX}_shared:{upstream}:{length}{strict}:{dollar}{key}")
+            let attributes = shared.limits.attributes_length;
+            write!(name, "{PREFIX}_shared:{upstream}:{length}{strict}:{attributes}:{dollar}{key}")
         }
     }
     .ok()?;

@@ -24,7 +24,7 @@ use Test::Status;
 select STDERR; $| = 1;
 select STDOUT; $| = 1;
 
-my $t = Test::Nginx->new()->has(qw/http proxy map rewrite/)->plan(56);
+my $t = Test::Nginx->new()->has(qw/http proxy map rewrite/)->plan(58);
 
 $t->write_file_expand('nginx.conf', <<'EOF');
 
@@ -81,6 +81,12 @@ http {
     upstream slice_poolsize {
         server 127.0.0.1:8081;
         keepalive 8 slice_key=$host slice_poolsize=1;
+    }
+
+    upstream client {
+        server 127.0.0.1:8081;
+        keepalive 8 slice_key=$host;
+        ntlm;
     }
 
     upstream zero {
@@ -207,6 +213,11 @@ counted('slice_conn', 'saved', 'slice_conn: closed.slice_conn 1, idle 1, '
 counted('slice_poolsize', 'saved', 'slice_poolsize: closed.slice_poolsize 1, '
 	. 'idle 1, misses 2, requests 2, saved 2, slices 1',
 	sub { get('/slice_poolsize/', $_) for 'a', 'b' });
+
+counted('client', 'saved', "client: closed.client 1, $new, saved 1", sub {
+	http(request('GET', '/client/', 'a', "Authorization: NTLM a\n"));
+	wait_for(sub { idle('client') == 0 });
+});
 
 counted('peer', 'saved', 'connections: closed.peer 1, idle -1, slices -1; '
 	. 'plain: closed.peer 1, idle -1; '

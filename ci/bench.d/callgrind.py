@@ -77,7 +77,18 @@ class Client:
 class Nginx:
     """nginx, in a folder of its own under BENCH_DIR, as long as the context lasts."""
 
-    def __init__(self, upstream, wrapper=(), module=None, unused=0, uri="", server="", workers=None):
+    def __init__(
+        self,
+        upstream,
+        wrapper=(),
+        module=None,
+        unused=0,
+        uri="",
+        server="",
+        workers=None,
+        scheme="http",
+        servers="",
+    ):
         self.directory = tempfile.mkdtemp(dir=os.environ["BENCH_DIR"])
         self.wrapper = wrapper
         self.port = free_port()
@@ -110,9 +121,10 @@ http {{
     }}
     server {{
         listen 127.0.0.1:{self.port} {listen};
-        location / {{ proxy_pass http://u{uri}; }}
+        location / {{ proxy_pass {scheme}://u{uri}; }}
         {server}
     }}
+    {servers}
 }}
 """
             )

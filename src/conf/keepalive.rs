@@ -62,11 +62,12 @@ impl Keepalive {
         })
     }
 
-    /// The limits of the pool, for server addresses of this length.
-    pub fn limits(&self, address_length: Length) -> Limits {
+    /// The limits of the pool, for server addresses and attributes of these lengths.
+    pub fn limits(&self, address_length: Length, attributes_length: Length) -> Limits {
         Limits {
             connections: self.connections,
             address_length,
+            attributes_length,
             slices: self.slice_key.is_some().then_some(SliceLimits {
                 slices: self.slice_poolsize,
                 key_length: self.slice_keylen,

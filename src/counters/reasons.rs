@@ -19,6 +19,8 @@ pub enum Closed {
     SliceConn,
     /// It made room: the limit of slices.
     SlicePoolsize,
+    /// The client connection that it was bound to has ended.
+    Client,
     /// The worker was short of `worker_connections`.
     WorkerConnections,
     /// The worker, or the upstream, has ended.
@@ -27,13 +29,14 @@ pub enum Closed {
 
 impl Closed {
     /// All reasons, each under its own number.
-    pub const ALL: [Closed; 8] = [
+    pub const ALL: [Closed; 9] = [
         Closed::Timeout,
         Closed::Hint,
         Closed::Peer,
         Closed::Connections,
         Closed::SliceConn,
         Closed::SlicePoolsize,
+        Closed::Client,
         Closed::WorkerConnections,
         Closed::Shutdown,
     ];
@@ -47,6 +50,7 @@ impl Closed {
             Closed::Connections => "connections",
             Closed::SliceConn => "slice_conn",
             Closed::SlicePoolsize => "slice_poolsize",
+            Closed::Client => "client",
             Closed::WorkerConnections => "worker_connections",
             Closed::Shutdown => "shutdown",
         }
@@ -85,6 +89,8 @@ pub enum Refused {
     Keylen,
     /// The server address is too long.
     Address,
+    /// What it was made with is not known, or too long, or is for one request only.
+    Identity,
     /// The worker is shutting down.
     Exiting,
     /// There is no room, and this worker cannot close connections of other workers.
@@ -93,7 +99,7 @@ pub enum Refused {
 
 impl Refused {
     /// All reasons, each under its own number.
-    pub const ALL: [Refused; 11] = [
+    pub const ALL: [Refused; 12] = [
         Refused::Disabled,
         Refused::Limit,
         Refused::Closed,
@@ -103,6 +109,7 @@ impl Refused {
         Refused::Hint,
         Refused::Keylen,
         Refused::Address,
+        Refused::Identity,
         Refused::Exiting,
         Refused::Workers,
     ];
@@ -119,6 +126,7 @@ impl Refused {
             Refused::Hint => "hint",
             Refused::Keylen => "keylen",
             Refused::Address => "address",
+            Refused::Identity => "identity",
             Refused::Exiting => "exiting",
             Refused::Workers => "workers",
         }
@@ -132,6 +140,7 @@ impl From<pool::NotKept> for Refused {
             pool::NotKept::SliceLimit => Refused::Limit,
             pool::NotKept::KeyLength => Refused::Keylen,
             pool::NotKept::AddressLength => Refused::Address,
+            pool::NotKept::AttributesLength => Refused::Identity,
         }
     }
 }

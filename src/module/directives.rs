@@ -147,6 +147,33 @@ pub unsafe extern "C" fn set_hints(
     NGX_CONF_OK
 }
 
+/// The handler of `ntlm`.
+///
+/// # Safety
+///
+/// nginx calls it while it reads the directive, with the configuration that `create_srv_conf` made.
+pub unsafe extern "C" fn set_ntlm(
+    cf: *mut ngx_conf_t,
+    _cmd: *mut ngx_command_t,
+    conf: *mut c_void,
+) -> *mut c_char {
+    let conf: *mut ServerConf = conf.cast();
+    // SAFETY: `create_srv_conf` has made the configuration, and the directive is being read.
+    unsafe {
+        if core::mem::replace(&mut (*conf).directives.ntlm, true) {
+            return message(c"is duplicate");
+        }
+        let main = (*cf).http_main_conf_unchecked::<MainConf>(nginx::this_module());
+        let at_run_time = main.is_some_and(|main| main.as_ref().configured);
+        if at_run_time && (*conf).directives.keepalive.is_none() {
+            return message(
+                c"must follow \"keepalive\" in an upstream that is created at run time",
+            );
+        }
+    }
+    NGX_CONF_OK
+}
+
 /// A time as nginx writes it, in milliseconds.
 fn parse_msec(text: &[u8]) -> Option<ngx_msec_t> {
     let mut text = nginx::as_ngx_str(text);

@@ -11,8 +11,8 @@ use ngx::http::{HttpModule, HttpModuleConfExt, NgxHttpCoreModule, NgxHttpUpstrea
 use ngx::ngx_conf_log_error;
 
 use super::set_up;
-use crate::conf::Keepalive;
 use crate::conf::params::Params;
+use crate::conf::{Keepalive, MainConf};
 use crate::learned::Learned;
 use crate::nginx;
 use crate::upstream::{ServerConf, Upstream};
@@ -109,7 +109,9 @@ unsafe fn set_up_alone(
 ) -> Option<()> {
     // SAFETY: `cf` and the upstream are valid.
     unsafe {
-        set_up::one(cf, upstream, CounterZone::default())?;
+        // Only locations that choose the upstream by request can use it.
+        let main = (*cf).http_main_conf_unchecked::<MainConf>(nginx::this_module())?;
+        set_up::one(cf, upstream, main.as_ref().of_any, CounterZone::default())?;
         if let Some(live) = Upstream::of(&*upstream).filter(|live| live.settings().learns()) {
             live.learn(&Learned::own_in(Memory::from_ngx_pool((*cf).pool))?);
         }

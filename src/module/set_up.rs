@@ -7,7 +7,9 @@ use ngx::core::Pool as Memory;
 use ngx::http::{HttpModuleMainConf, NgxHttpUpstreamModule};
 use ngx::{ngx_conf_log_error, ngx_log_error};
 
+use super::varieties::Varieties;
 use super::warnings::Place;
+use crate::attributes::Variety;
 use crate::conf::{Keepalive, MainConf};
 use crate::handover;
 use crate::idle;
@@ -18,27 +20,45 @@ use crate::pool::{Length, Seed};
 use crate::upstream::{ServerConf, Upstream};
 use crate::zone::{CounterZone, SharedLimits};
 
-/// Sets up all upstreams. If there is a `status`, the workers share counters. `None` if there is an
+/// Sets up all upstreams: their connections differ by the locations that use them. If there is a `status`, the workers share counters. `None` if there is an
 /// error, which was logged.
 ///
 /// # Safety
 ///
-/// The configuration file was read, and `main` is this module's configuration.
+/// The configuration file was read, and `main` is this module's configuration; `cf` is as for
+/// [`Varieties::read`].
 pub unsafe fn all(cf: *mut ngx_conf_t, main: *mut MainConf) -> Option<()> {
     let mut learned = None;
     // SAFETY: `cf` is valid; the array holds pointers to upstreams.
     unsafe {
+        let Some(varieties) = Varieties::read(cf) else {
+            ngx_log_error!(NGX_LOG_EMERG, (*cf).log, "could not allocate memory");
+            return None;
+        };
+        (*main).of_any = varieties.of_any;
         for &upstream in nginx::upstreams(NgxHttpUpstreamModule::main_conf(&*cf)?) {
             let Some(conf) = ServerConf::of(&*upstream) else { continue };
             let mut counters = CounterZone::default();
-            if let Some(keepalive) = &(*conf.as_ptr()).directives.keepalive {
-                let connections = shared_limits(cf, keepalive)?;
+            let variety = varieties.of(upstream);
+            let directives = &(*conf.as_ptr()).directives;
+            if directives.ntlm && directives.keepalive.is_none() {
+                let place = Place::of(&*upstream);
+                let log = (*cf).log;
+                ngx_log_error!(
+                    NGX_LOG_EMERG,
+                    log,
+                    "no \"keepalive\" is defined for the \"ntlm\" directive in {place}"
+                );
+                return None;
+            }
+            if let Some(keepalive) = &directives.keepalive {
+                let connections = shared_limits(cf, keepalive, variety.longest(directives.ntlm))?;
                 (*main).stable_locations |= connections.is_some() && keepalive.local;
                 if (*main).status || connections.is_some() {
                     counters.share(cf, (*upstream).host.as_bytes(), connections)?;
                 }
             }
-            if one(cf, upstream, counters).is_none() {
+            if one(cf, upstream, variety, counters).is_none() {
                 log_no_memory(cf, upstream);
                 return None;
             }
@@ -63,9 +83,10 @@ pub unsafe fn all(cf: *mut ngx_conf_t, main: *mut MainConf) -> Option<()> {
 unsafe fn shared_limits<'a>(
     cf: *mut ngx_conf_t,
     keepalive: &'a Keepalive,
+    attributes_length: Length,
 ) -> Option<Option<SharedLimits<'a>>> {
     // So that a reload with other servers keeps the connections: as long as any address.
-    let limits = keepalive.limits(size_of::<libc::sockaddr_un>() as Length);
+    let limits = keepalive.limits(size_of::<libc::sockaddr_un>() as Length, attributes_length);
     let keeps = limits.connections != 0 && limits.slices.is_none_or(|limits| limits.slices != 0);
     if !keepalive.shared || !keeps {
         return Some(None);
@@ -81,7 +102,8 @@ unsafe fn shared_limits<'a>(
     Some(Some(SharedLimits { limits, key_text: (*is_variable, text.as_bytes()), strict, seed }))
 }
 
-/// Sets up an upstream, if it has a `keepalive`. `None` if there is no memory.
+/// Sets up an upstream, if it has a `keepalive`. Its connections can differ in `variety`. `None` if
+/// there is no memory.
 ///
 /// # Safety
 ///
@@ -89,6 +111,7 @@ unsafe fn shared_limits<'a>(
 pub unsafe fn one(
     cf: *mut ngx_conf_t,
     upstream: *mut ngx_http_upstream_srv_conf_t,
+    variety: Variety,
     mut counters: CounterZone,
 ) -> Option<()> {
     // SAFETY: `cf` and the upstream are valid, and nothing else refers to the configuration.
@@ -99,7 +122,7 @@ pub unsafe fn one(
         counters.begin(cf)?;
 
         let memory = Memory::from_ngx_pool((*cf).pool);
-        let pool = (longest_address(&*upstream), &seed(cf)?);
+        let pool = (longest_address(&*upstream), variety, &seed(cf)?);
         let live = Upstream::new_in(&*upstream, settings, pool, counters, memory)?;
         let live: NonNull<Upstream> = nginx::allocate((*cf).pool, live)?;
         nginx::add_cleanup((*cf).pool, Some(idle::close_all), live.as_ptr().cast())?;

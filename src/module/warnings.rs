@@ -10,16 +10,13 @@ use ngx::ngx_log_error;
 
 use crate::builtin;
 use crate::nginx;
-#[cfg(ngx_feature = "http_ssl")]
-use crate::tls_sessions;
 use crate::upstream::ServerConf;
 
-/// Warns of directives without effect, and of mixed TLS sessions.
+/// Warns of directives without effect.
 ///
 /// # Safety
 ///
-/// The configuration file was read, and no upstream is set up yet; `cf` is as for
-/// [`tls_sessions::find`].
+/// The configuration file was read, and no upstream is set up yet; `cf` is valid.
 pub unsafe fn warn(cf: *mut ngx_conf_t) {
     // SAFETY: the array holds pointers to upstreams.
     unsafe {
@@ -27,8 +24,6 @@ pub unsafe fn warn(cf: *mut ngx_conf_t) {
         let default = builtin::is_default(cf);
         for &upstream in nginx::upstreams(conf) {
             warn_without_keepalive(cf, &*upstream, default);
-            #[cfg(ngx_feature = "http_ssl")]
-            warn_sessions(cf, &*upstream);
         }
     }
 }
@@ -54,32 +49,6 @@ unsafe fn warn_without_keepalive(
             NGX_LOG_WARN,
             log,
             "\"{directive}\" has no effect without \"keepalive\" in {place}"
-        );
-    }
-}
-
-/// Warns that nginx offers TLS sessions of one verified name for another.
-///
-/// # Safety
-///
-/// As for [`tls_sessions::find`].
-#[cfg(ngx_feature = "http_ssl")]
-unsafe fn warn_sessions(cf: *mut ngx_conf_t, upstream: &ngx_http_upstream_srv_conf_t) {
-    // SAFETY: nothing changes the configuration meanwhile.
-    let conf = ServerConf::of(upstream).map(|conf| unsafe { conf.as_ref() });
-    if conf.is_none_or(|conf| conf.directives.keepalive.is_none()) {
-        return;
-    }
-    // SAFETY: `cf` is as for `find`.
-    let (found, log) = unsafe { (tls_sessions::find(cf, upstream), (*cf).log) };
-    if let Some(prefix) = found {
-        let place = Place::of(upstream);
-        ngx_log_error!(
-            NGX_LOG_WARN,
-            log,
-            "\"{prefix}_ssl_session_reuse\" should be off with \"{prefix}_ssl_verify\" and \
-             variables in \"{prefix}_ssl_name\": the TLS session of one name is offered for \
-             another, and fails, in {place}"
         );
     }
 }

@@ -124,6 +124,12 @@ impl Connection {
         unsafe { (*self.as_ptr()).requests }
     }
 
+    /// Whether it was made for the request that has it.
+    #[inline(always)]
+    pub fn is_new(self) -> bool {
+        self.requests() <= 1
+    }
+
     /// The time when it was made.
     pub fn made(self) -> Time {
         // SAFETY: the connection is open.
@@ -228,6 +234,12 @@ impl Connection {
                 (*cycle).reusable_connections_n = (*cycle).reusable_connections_n.wrapping_add(1);
             }
         }
+    }
+
+    /// Whether it is marked as idle.
+    pub fn is_idle(self) -> bool {
+        // SAFETY: the connection is open.
+        unsafe { (*self.as_ptr()).idle() != 0 }
     }
 
     /// Resets its counter of sent bytes for the next request.

@@ -15,6 +15,8 @@ use super::data::PeerData;
 use super::replaced;
 use super::response::Response;
 use crate::idle;
+#[cfg(all(ngx_feature = "http_ssl", ngx_peer_session))]
+use crate::nginx::tls::TlsSession;
 use crate::nginx::{self, Connection};
 use crate::policy::Time;
 use crate::pool::Identity;
@@ -125,7 +127,9 @@ impl Attempt {
     pub fn identity(&self) -> Identity<'_> {
         // SAFETY: `init` has made the data.
         let key = unsafe { PeerData::key(self.data) }.unwrap_or_default();
-        Identity { key, address: self.address(), protocol: self.data().protocol }
+        let data = self.data();
+        let attributes = data.attributes();
+        Identity { key, address: self.address(), attributes, protocol: data.protocol }
     }
 
     /// The address of the server. The balancer has chosen one.
@@ -134,6 +138,18 @@ impl Attempt {
         let pc = self.pc.as_ptr();
         // SAFETY: the peer connection is valid, and the balancer has set the address.
         unsafe { nginx::address((*pc).sockaddr, (*pc).socklen) }
+    }
+
+    /// The local address from which a new connection is made, and whether it is another host's; `None`
+    /// if the system chooses it.
+    #[inline(always)]
+    pub fn local_address(&self) -> Option<(&[u8], bool)> {
+        // SAFETY: the peer connection is valid, and so is its address, if there is one.
+        unsafe {
+            let pc = self.pc.as_ref();
+            let local = pc.local.as_ref()?;
+            Some((nginx::address(local.sockaddr, local.socklen), pc.transparent() != 0))
+        }
     }
 
     /// Whether the server has closed the connection of a failed attempt without an answer, and soon:
@@ -198,6 +214,20 @@ impl Attempt {
             // SAFETY: the balancer's callback gets the balancer's data.
             unsafe { notify(self.pc.as_ptr(), balancer.data, kind) }
         }
+    }
+
+    /// Has the new connection resume a TLS session; `false` if that fails.
+    #[cfg(all(ngx_feature = "http_ssl", ngx_peer_session))]
+    pub fn offer_session(&self, session: &TlsSession) -> bool {
+        // SAFETY: nginx has it set for a connection before the handshake.
+        unsafe { session.offer((*self.pc.as_ptr()).connection) }
+    }
+
+    /// The TLS session of the connection, which nginx asks to save.
+    #[cfg(all(ngx_feature = "http_ssl", ngx_peer_session))]
+    pub fn session(&self) -> Option<TlsSession> {
+        // SAFETY: nginx has it saved for a connection that is open.
+        unsafe { TlsSession::of((*self.pc.as_ptr()).connection) }
     }
 
     /// Lets the balancer set a TLS session; `None` if it has no callback for that.

@@ -19,7 +19,7 @@ use ngx::http::HttpModuleConfExt;
 #[cfg(ngx_feature = "http_cache")]
 use super::response::Response;
 use crate::counters::Refused;
-use crate::location::LocationConf;
+use crate::location::{LocationConf, UNKNOWN};
 use crate::nginx;
 use crate::pool::{Length, Lookup, Protocol};
 use crate::trace::{self, Trace};
@@ -45,10 +45,16 @@ pub struct PeerData {
     /// The outcome of the last attempt's connection; `None` if it is still in use, or there is no
     /// connection.
     pub outcome: Cell<Option<Outcome>>,
-    /// The length of the slice key as used; `None` if it is too long, and connections are not kept.
-    key_length: Option<Length>,
+    /// The length of the slice key as used.
+    key_length: Length,
+    /// Why the attempt's connection is not kept, if it is not, whatever happens.
+    refused: Cell<Option<Refused>>,
+    /// Whether the attempt's connection may have attributes, apart from a local address.
+    pub may_have_attributes: Cell<bool>,
     /// The protocol of the request's connections.
     pub protocol: Protocol,
+    /// The attributes of the attempt's connection, in the request's memory.
+    attributes: Cell<NonNull<[u8]>>,
     /// The time for which the connection of the last attempt was idle before, in milliseconds; 0 for
     /// a new one.
     pub idle: Cell<u32>,
@@ -130,7 +136,7 @@ unsafe fn protocol(r: *mut ngx_http_request_t, upstream: &Upstream) -> Protocol 
             module: tag.as_ref().map_or(u16::MAX, |module| module.ctx_index as u16),
             handler: handler.wrapping_sub(tag.addr()) as u32,
             location: if upstream.settings().keepalive.local { location(r) } else { 0 },
-            tls: (*request_upstream).ssl() != 0,
+            tls: tls(r),
         }
     }
 }
@@ -145,6 +151,22 @@ unsafe fn location(r: *mut ngx_http_request_t) -> u64 {
     unsafe {
         let conf = (*r).http_location_conf_unchecked::<LocationConf>(nginx::this_module());
         conf.map_or(0, |conf| conf.as_ref().number)
+    }
+}
+
+/// The number of the TLS settings with which a request makes connections; 0 if it does not use TLS.
+///
+/// # Safety
+///
+/// The request is valid, and its module has set its upstream up.
+unsafe fn tls(r: *mut ngx_http_request_t) -> u16 {
+    // SAFETY: the request and its upstream are valid.
+    unsafe {
+        if (*(*r).upstream).ssl() == 0 {
+            return 0;
+        }
+        let conf = (*r).http_location_conf_unchecked::<LocationConf>(nginx::this_module());
+        conf.map_or(UNKNOWN, |conf| conf.as_ref().tls.number((*(*r).upstream).conf.addr()))
     }
 }
 
@@ -168,13 +190,17 @@ impl PeerData {
         // meanwhile.
         let (trace, balancer) =
             unsafe { (Trace::new(r), Balancer::of(&request_upstream.as_ref().peer)) };
+        let may_have_attributes = protocol.tls != 0 || upstream.settings().ntlm;
         let data = || PeerData {
             trace,
             upstream: NonNull::from(upstream),
             request_upstream,
             outcome: Cell::new(None),
-            key_length: key.map(|key| key.len() as Length),
+            key_length: key.unwrap_or_default().len() as Length,
+            refused: Cell::new(if key.is_none() { Some(Refused::Keylen) } else { None }),
+            may_have_attributes: Cell::new(may_have_attributes),
             protocol,
+            attributes: Cell::new(NonNull::from(&[])),
             idle: Cell::new(0),
             lookup: Cell::new(Lookup::default()),
             #[cfg(ngx_feature = "http_cache")]
@@ -208,10 +234,31 @@ impl PeerData {
         unsafe { self.upstream.as_ref() }
     }
 
-    /// Whether connections of the request may be kept.
+    /// Whether the attempt's connection may be kept, by its key and its attributes.
+    ///
+    /// # Errors
+    ///
+    /// Why it may not.
     #[inline(always)]
-    pub fn may_be_kept(&self) -> bool {
-        self.key_length.is_some()
+    pub fn may_be_kept(&self) -> Result<(), Refused> {
+        self.refused.get().map_or(Ok(()), Err)
+    }
+
+    /// Sets the attributes of the attempt's connection, which live as long as the request; `None` if
+    /// they are not known.
+    pub fn set_attributes(&self, attributes: Option<&[u8]>) {
+        self.may_have_attributes.set(true);
+        self.attributes.set(NonNull::from(attributes.unwrap_or_default()));
+        if self.refused.get() != Some(Refused::Keylen) {
+            self.refused.set(if attributes.is_none() { Some(Refused::Identity) } else { None });
+        }
+    }
+
+    /// The attributes of the attempt's connection.
+    #[inline(always)]
+    pub fn attributes(&self) -> &[u8] {
+        // SAFETY: they live as long as the request, as the data does.
+        unsafe { self.attributes.get().as_ref() }
     }
 
     /// The slice key as used; `None` if connections are not kept.
@@ -222,8 +269,9 @@ impl PeerData {
     pub unsafe fn key<'a>(data: NonNull<Self>) -> Option<&'a [u8]> {
         // SAFETY: the key lies behind the data, in the same piece of memory.
         unsafe {
-            let length = (*data.as_ptr()).key_length?;
-            Some(slice::from_raw_parts(data.add(1).cast().as_ptr(), usize::from(length)))
+            let length = usize::from((*data.as_ptr()).key_length);
+            let is_cut = (*data.as_ptr()).refused.get() == Some(Refused::Keylen);
+            (!is_cut).then(|| slice::from_raw_parts(data.add(1).cast().as_ptr(), length))
         }
     }
 

@@ -8,6 +8,7 @@ use ngx::core::NgxStr;
 use ngx::ngx_log_error;
 
 use super::attempt::Attempt;
+use super::attributes;
 use crate::idle;
 use crate::nginx::{self, AddressText, Connection, log_debug_http};
 use crate::pool::Lookup;
@@ -23,6 +24,7 @@ pub fn get(attempt: Attempt) -> ngx_int_t {
     let (data, upstream) = (attempt.data(), attempt.upstream());
     data.begin_attempt();
     let Some(rc) = attempt.balancer_get() else { return nginx::ERROR };
+    attributes::set(attempt, rc != nginx::OK);
     if rc != nginx::OK {
         data.trace.push(trace::Attempt::None);
         if rc == DONE || rc == AGAIN {
@@ -33,6 +35,7 @@ pub fn get(attempt: Attempt) -> ngx_int_t {
     let Some((c, found)) = take(attempt) else {
         data.trace.push(trace::Attempt::Miss);
         upstream.miss();
+        log_debug_http!(attempt.log(), "get keepalive peer: no idle connection{}", other(attempt));
         return nginx::OK;
     };
     log_debug_http!(attempt.log(), "get keepalive peer: using connection {:p}", c);
@@ -45,7 +48,7 @@ pub fn get(attempt: Attempt) -> ngx_int_t {
 #[inline(always)]
 fn take(attempt: Attempt) -> Option<(NonNull<ngx_connection_t>, trace::Attempt)> {
     let (data, upstream) = (attempt.data(), attempt.upstream());
-    if !data.may_be_kept() {
+    if data.may_be_kept().is_err() {
         return None;
     }
     let (identity, now) = (attempt.identity(), nginx::now());
@@ -75,6 +78,15 @@ fn take(attempt: Attempt) -> Option<(NonNull<ngx_connection_t>, trace::Attempt)>
         attempt.answer_calls();
     }
     found
+}
+
+/// Says, for the debug log, that there are idle connections of the key and the server of a request,
+/// but of another identity. It looks at all of them.
+#[cold]
+fn other(attempt: Attempt) -> &'static str {
+    let may_be_kept = attempt.data().may_be_kept().is_ok();
+    let has_other = may_be_kept && attempt.upstream().has_other(&attempt.identity());
+    if has_other { ", only of another identity" } else { "" }
 }
 
 /// Logs that idle connections are not used since the server may be about to close them.

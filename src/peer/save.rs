@@ -5,6 +5,8 @@ use ngx::core::NgxStr;
 use ngx::ngx_log_error;
 
 use super::attempt::Attempt;
+use super::attributes;
+use super::client;
 use super::data::Outcome;
 use super::response::Response;
 use crate::conf::params;
@@ -55,9 +57,11 @@ fn keep(attempt: Attempt, c: Connection) -> Result<(), Refused> {
     if !c.watch() {
         return Err(Refused::Failed);
     }
-    if !attempt.data().may_be_kept() {
-        return Err(Refused::Keylen);
+    if attempt.data().may_have_attributes.get() && c.is_new() {
+        attributes::confirm(attempt);
+        client::bind(attempt, c).ok_or(Refused::Failed)?;
     }
+    attempt.data().may_be_kept()?;
     let idle_limit = IdleLimit::new(settings.timeout, response.hint)?;
     let slice_limit = slice_limit(attempt).ok_or(Refused::Limit)?;
 
