@@ -32,6 +32,10 @@ sub run_builtin {
 	my $conf = $t->read_file('nginx.conf');
 
 	$conf =~ s/$module//;
+
+	# it knows no 0 in all versions, and then keeps nothing either
+
+	$conf =~ s/\bkeepalive 0;//g;
 	$conf =~ s/(?<=[ ])(?:slice_\w+(?:=\S+?)?|shared)(?=[ ;])//g;
 
 	$t->write_file('nginx.conf', $conf);
