@@ -303,7 +303,7 @@ impl Upstream {
     /// The TLS session of an identity.
     #[cfg(ngx_feature = "http_ssl")]
     pub fn session(&self, identity: &Identity<'_>) -> Option<TlsSession> {
-        self.with(|state| state.sessions.as_ref()?.get(identity))
+        self.with(|state| state.sessions.as_mut()?.get(identity))
     }
 
     /// Saves the TLS session of an identity.

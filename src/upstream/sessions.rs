@@ -11,7 +11,7 @@ use ngx::core::Pool as Memory;
 use crate::nginx::tls::TlsSession;
 use crate::pool::{Identity, Limits, Lookup, Pool, Put, Seed, SliceLimits, SlotIndex};
 
-/// The most sessions that a worker has for an upstream; the one saved least recently makes room.
+/// The most sessions that a worker has for an upstream; the least recently used one makes room.
 const SESSIONS: u32 = 256;
 
 /// The sessions of an upstream: they lie in a pool like that of idle connections.
@@ -36,10 +36,12 @@ impl Sessions {
         Ok(Sessions { pool: Pool::new_in(limits, seed, memory)?, sessions })
     }
 
-    /// The session of an identity.
-    pub fn get(&self, identity: &Identity<'_>) -> Option<TlsSession> {
+    /// The session of an identity, which is used now.
+    pub fn get(&mut self, identity: &Identity<'_>) -> Option<TlsSession> {
         let slot = self.pool.find(identity, &mut Lookup::default())?;
-        self.sessions.get(slot.get() as usize)?.clone()
+        let session = self.sessions.get(slot.get() as usize)?.clone()?;
+        self.set(identity, session.clone());
+        Some(session)
     }
 
     /// Saves the session of an identity, in place of one that it has.
