@@ -22,7 +22,7 @@ use Test::Configuration;
 select STDERR; $| = 1;
 select STDOUT; $| = 1;
 
-my $t = Test::Nginx->new()->has(qw/http proxy/)->plan(145);
+my $t = Test::Nginx->new()->has(qw/http proxy/)->plan(155);
 
 # those that are right
 
@@ -146,6 +146,27 @@ for my $directive (qw/ keepalive_timeout keepalive_requests keepalive_time /) {
 		qq!"$directive" directive is duplicate!);
 	invalid($t, "keepalive 16; $directive;",
 		qq!invalid number of arguments in "$directive" directive!);
+}
+
+# ntlm
+
+valid($t, 'ntlm; keepalive 16;');
+valid($t, 'keepalive 16 slice_key=$host shared; ntlm; least_conn;');
+invalid($t, 'keepalive 16; ntlm; ntlm;', '"ntlm" directive is duplicate');
+invalid($t, 'keepalive 16; ntlm on;',
+	'invalid number of arguments in "ntlm" directive');
+
+my $alone = check($t, 'ntlm;');
+is(join("\n", messages($alone, 'emerg'), $alone =~ /(test failed)$/m),
+	'no "keepalive" is defined for the "ntlm" directive in upstream "u"'
+	. place($t, 'upstream u {') . "\ntest failed", 'ntlm alone');
+like(check($t, { http => 'upstream b { server 127.0.0.1:8082; ntlm; }',
+	upstream => 'keepalive 4;' }), qr/"ntlm" directive in upstream "b" in/,
+	'ntlm alone in another upstream');
+
+for my $context (qw/ main http server location /) {
+	like(check($t, 'ntlm;', $context),
+		qr/"ntlm" directive is not allowed here/, "ntlm in $context");
 }
 
 # keepalive_status
