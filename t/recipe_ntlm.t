@@ -14,10 +14,9 @@ use FindBin;
 use lib ($ENV{NGINX_TESTS_DIR} ? "$ENV{NGINX_TESTS_DIR}/lib" : ()),
 	"$FindBin::Bin/lib";
 
-use IO::Socket::INET;
-
 use Test::Nginx;
 use Test::Backend;
+use Test::Backend::NTLM;
 use Test::Processes;
 use Test::Recipe;
 
@@ -30,30 +29,7 @@ my $t = Test::Nginx->new()->has(qw/http proxy/)->plan(33);
 
 recipe($t, 'ntlm.conf');
 
-# the handshake is in two steps, on the same connection
-
-on_request(sub {
-	my ($c, $head) = @_;
-
-	return '400 Bad Request' if $head !~ m! HTTP/1\.1\r\n!
-		|| header($head, 'Connection') eq 'close';
-
-	my $step = header($head, 'Authorization');
-
-	if ($step eq 'NTLM hello') {
-		$c->{challenge} = $c->{number};
-		delete $c->{user};
-		return '401 Unauthorized', 'WWW-Authenticate: NTLM challenge';
-	}
-
-	if ($step =~ /^NTLM user=(\w+)/ && delete $c->{challenge}) {
-		$c->{user} = $1;
-	}
-
-	return '200 OK', "X-User: $c->{user}" if defined $c->{user};
-	return '401 Unauthorized', 'WWW-Authenticate: NTLM';
-});
-
+on_request(\&authenticated);
 start_backend($t, 8081);
 $t->run();
 
@@ -63,8 +39,8 @@ $t->run();
 
 my $alice = client();
 is(user($alice), '401', 'first request');
-is(user($alice, 'NTLM hello'), '401 challenge', 'challenge');
-is(user($alice, 'NTLM user=alice'), 'alice', 'authenticated');
+like(my $challenge = user($alice, 'NTLM hello'), qr/^401 challenge/, 'challenge');
+is(answer($alice, 'alice', challenge($challenge)), 'alice', 'authenticated');
 is(user($alice), 'alice', 'without credentials');
 is(open_conns(), 1, 'one connection');
 
@@ -85,9 +61,10 @@ is(status(exchange(client(), $post)), '401', 'POST of one more');
 # half a handshake is nobody's
 
 my $half = client();
-is(user($half, 'NTLM hello'), '401 challenge', 'half a handshake');
-is(user(client(), 'NTLM user=mallory'), '401', 'not by another client');
-is(user($half, 'NTLM user=carol'), 'carol', 'by the same client');
+like($challenge = user($half, 'NTLM hello'), qr/^401 challenge/, 'half a handshake');
+is(answer(client(), 'mallory', challenge($challenge)), '401',
+	'not by another client');
+is(answer($half, 'carol', challenge($challenge)), 'carol', 'by the same client');
 
 # what clients leave behind
 
@@ -136,41 +113,6 @@ isnt(anyone(100), '', 'built-in, each may be anyone');
 }
 
 ###############################################################################
-
-sub client {
-	return IO::Socket::INET->new(
-		Proto => 'tcp',
-		PeerAddr => '127.0.0.1:' . port(8080),
-	) || die "Can't connect to nginx: $!\n";
-}
-
-# who a request on a client's connection is answered as
-
-sub user {
-	my ($client, $step) = @_;
-
-	my $authorization = defined $step ? "Authorization: $step\r\n" : '';
-	my $r = exchange($client,
-		"GET / HTTP/1.1\r\nHost: localhost\r\n$authorization\r\n");
-
-	return header($r, 'X-User') if status($r) eq '200';
-	return status($r) . (/NTLM (.+)/ ? " $1" : '')
-		for header($r, 'WWW-Authenticate');
-}
-
-sub status {
-	my ($r) = @_;
-
-	return $r =~ m!^HTTP/1.1 (\d+)! ? $1 : 'none';
-}
-
-sub log_in_as {
-	my ($client, $user) = @_;
-
-	user($client, 'NTLM hello');
-
-	return user($client, "NTLM user=$user");
-}
 
 # new clients that are taken for somebody
 

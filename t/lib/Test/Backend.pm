@@ -70,14 +70,17 @@ sub together {
 	return map { release($_) } @held;
 }
 
-# also on a connection that is there
+# also on a connection that is there, and with more headers
 
 sub hold {
-	my ($uri, $host, $socket) = @_;
+	my ($uri, $host, $socket, $headers) = @_;
 
 	my $id = ++$holds;
-	my $s = http(request('GET', $uri, $host, "X-Hold: $id\n"), start => 1,
-		socket => $socket);
+
+	$headers = '' unless defined $headers;
+
+	my $s = http(request('GET', $uri, $host, "X-Hold: $id\n$headers"),
+		start => 1, socket => $socket);
 
 	control("held $id");
 

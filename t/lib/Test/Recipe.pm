@@ -57,8 +57,12 @@ sub builtin {
 
 	$conf =~ s/load_module [^;]*sliced_keepalive[^;]*;//
 		or die "No module to leave out\n";
-	$conf =~ s/^( *keepalive \d+) [^;]*slice_key=[^;]*;/$1;/mg
-		or die "No slices to leave out\n";
+
+	my $left_out = $conf =~ s/^( *keepalive \d+) [^;]*slice_key=[^;]*;/$1;/mg;
+
+	$left_out = 1 if $conf =~ s/^ *ntlm;\n//mg;
+
+	die "No slices to leave out\n" unless $left_out;
 
 	$t->write_file('nginx.conf', $conf);
 }

@@ -58,7 +58,9 @@ sub http_response {
 
 	return unless defined $status;
 
-	my $body = "X-Connection: $c->{number}\n";
+	# what on_request() says is in the body too, for who cannot read headers
+
+	my $body = join "\n", "X-Connection: $c->{number}", @more, '';
 	my $length = 1;
 
 	my @head = (
