@@ -17,6 +17,7 @@ our @EXPORT = qw/ http2_client http2_send http2_body http2_get /;
 
 use IO::Select;
 use IO::Socket::INET;
+use Socket qw/ IPPROTO_TCP TCP_NODELAY /;
 
 use Test::Nginx;
 use Test::Wait;
@@ -34,6 +35,10 @@ sub http2_client {
 		Proto => 'tcp',
 		PeerAddr => '127.0.0.1:' . port($number),
 	) or die "Can't connect to nginx: $!\n";
+
+	# many small frames, none of which waits for an answer to the last
+
+	setsockopt($s, IPPROTO_TCP, TCP_NODELAY, 1) or die "No option: $!\n";
 
 	my $client = { socket => $s, in => '', next => 1, body => {}, ended => {} };
 
