@@ -44,11 +44,14 @@ mpm_itk_file() {
     local file=usr/lib/apache2/modules/mpm_itk.so
     if [ -e "/$file" ]; then echo "/$file"; else echo "$tools_folder/mpm-itk/$file"; fi
 }
+spnego_python() { echo "$tools_folder/spnego/bin/python3"; }
 apt_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
 has_promtool() { [ -x "$(promtool_file)" ]; }
 has_cargo_deny() { [ -x "$(cargo_deny_file)" ]; }
 has_mpm_itk() { [ -e "$(mpm_itk_file)" ]; }
+has_spnego() { "$(spnego_python)" -c 'import spnego'; }
+has_venv() { python3 -c 'import ensurepip'; }
 has_rust_tools() { cargo fmt --version && cargo clippy --version; }
 
 # The module, and an nginx.
@@ -81,10 +84,13 @@ add_scripts() {
     need prove perl
     need openssl openssl
     need memcached memcached
+    need curl curl
     need_file php-fpm '/usr/sbin/php-fpm*'
     need chromium-headless-shell chromium-headless-shell
     need_file fonts-dejavu-core /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf
     need_tool promtool has_promtool
+    need_tool spnego has_spnego
+    if ! has_spnego >/dev/null 2>&1 && ! has_venv >/dev/null 2>&1; then packages+=(python3-venv); fi
 }
 
 # All that ci/test runs.

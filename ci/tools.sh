@@ -4,7 +4,8 @@
 
 TEST_NGINX_PROMTOOL=$(promtool_file)
 TEST_NGINX_MPM_ITK=$(mpm_itk_file)
-export TEST_NGINX_PROMTOOL TEST_NGINX_MPM_ITK TEST_NGINX_BROWSER=chromium-headless-shell
+TEST_NGINX_NTLM_PYTHON=$(spnego_python)
+export TEST_NGINX_PROMTOOL TEST_NGINX_MPM_ITK TEST_NGINX_NTLM_PYTHON TEST_NGINX_BROWSER=chromium-headless-shell
 
 # test_globals MODULE: the value of TEST_NGINX_GLOBALS with this module, or with none. For
 # nginx's own Test::Nginx, it has to say that workers can read the folder of a test that is

@@ -26,8 +26,6 @@ use Test::Workers qw/ alive dead found_by /;
 select STDERR; $| = 1;
 select STDOUT; $| = 1;
 
-my ($ntlm, $key) = ('ntlm;', '');
-
 my $t = Test::Nginx->new()->has(qw/http proxy/)->plan(152);
 
 $t->write_file_expand('nginx.conf', <<"EOF");
@@ -49,40 +47,40 @@ http {
 
     upstream u {
         server 127.0.0.1:8081;
-        keepalive 64$key;
-        $ntlm
+        keepalive 64;
+        ntlm;
     }
 
     upstream other {
         server 127.0.0.1:8082;
-        keepalive 64$key;
-        $ntlm
+        keepalive 64;
+        ntlm;
     }
 
     upstream two {
         server 127.0.0.1:8083;
         server 127.0.0.1:8084;
-        keepalive 64$key;
-        $ntlm
+        keepalive 64;
+        ntlm;
     }
 
     upstream sliced {
         server 127.0.0.1:8085;
         keepalive 64 slice_key=\$http_x_key slice_conn=2;
-        $ntlm
+        ntlm;
     }
 
     upstream few {
         server 127.0.0.1:8086;
-        keepalive 1$key;
-        $ntlm
+        keepalive 1;
+        ntlm;
     }
 
     upstream requests {
         server 127.0.0.1:8087;
-        keepalive 64$key;
+        keepalive 64;
         keepalive_requests 3;
-        $ntlm
+        ntlm;
     }
 
     upstream without {

@@ -17,6 +17,7 @@ use lib ($ENV{NGINX_TESTS_DIR} ? "$ENV{NGINX_TESTS_DIR}/lib" : ()),
 	"$FindBin::Bin/lib";
 
 use Test::Nginx;
+use Test::Builtin;
 use Test::Recipe;
 use Test::Wait;
 use Test::Workers qw/ established /;
@@ -25,8 +26,6 @@ use Test::Workers qw/ established /;
 
 select STDERR; $| = 1;
 select STDOUT; $| = 1;
-
-my ($ntlm, $key) = ('ntlm;', '');
 
 my $python = $ENV{TEST_NGINX_NTLM_PYTHON} || 'python3';
 
@@ -55,8 +54,8 @@ http {
 
     upstream u {
         server 127.0.0.1:8081;
-        keepalive 64$key;
-        $ntlm
+        keepalive 64;
+        ntlm;
     }
 
     server {
@@ -143,9 +142,7 @@ SKIP: {
 skip 'no upstream_keepalive available', 3
 	unless $t->has_module('upstream_keepalive');
 
-$t->stop();
-builtin($t);
-$t->run();
+run_builtin($t);
 
 is(curl(8080, '/', @alice), 'alice', 'built-in, with credentials');
 is(curl(8080, '/'), 'alice', 'built-in, without credentials');

@@ -25,8 +25,6 @@ use Test::HTTP2;
 select STDERR; $| = 1;
 select STDOUT; $| = 1;
 
-my ($ntlm, $key) = ('ntlm;', '');
-
 my $t = Test::Nginx->new()->has(qw/http http_v2 proxy/)->plan(40);
 
 $t->write_file_expand('nginx.conf', <<"EOF");
@@ -50,8 +48,8 @@ http {
 
     upstream u {
         server 127.0.0.1:8081;
-        keepalive 64$key;
-        $ntlm
+        keepalive 64;
+        ntlm;
     }
 
     server {

@@ -17,6 +17,7 @@ use lib ($ENV{NGINX_TESTS_DIR} ? "$ENV{NGINX_TESTS_DIR}/lib" : ()),
 
 use Test::Nginx;
 use Test::Backend;
+use Test::Builtin;
 use Test::Backend::NTLM;
 use Test::HTTP2;
 use Test::Processes;
@@ -27,8 +28,6 @@ use Test::Workers qw/ alive dead /;
 
 select STDERR; $| = 1;
 select STDOUT; $| = 1;
-
-my ($ntlm, $key) = ('ntlm;', '');
 
 my $t = Test::Nginx->new()->has(qw/http http_v2 proxy/)->plan(14);
 
@@ -51,15 +50,15 @@ http {
 
     upstream all {
         server 127.0.0.1:8081;
-        keepalive 64$key;
-        $ntlm
+        keepalive 64;
+        ntlm;
     }
 
     upstream few {
         server 127.0.0.1:8082;
         server 127.0.0.1:8083;
-        keepalive 8$key;
-        $ntlm
+        keepalive 8;
+        ntlm;
     }
 
     server {
@@ -109,9 +108,7 @@ SKIP: {
 skip 'no upstream_keepalive available', 2
 	unless $t->has_module('upstream_keepalive');
 
-$t->stop();
-builtin($t);
-$t->run();
+run_builtin($t);
 
 %seen = steps($t);
 

@@ -24,8 +24,6 @@ use Test::Workers;
 select STDERR; $| = 1;
 select STDOUT; $| = 1;
 
-my ($ntlm, $key) = ('ntlm;', '');
-
 my $t = Test::Nginx->new()->has(qw/http proxy rewrite/)->plan(25);
 
 $t->write_file_expand('nginx.conf', <<"EOF");
@@ -49,14 +47,14 @@ http {
 
     upstream u {
         server 127.0.0.1:8081;
-        keepalive 64$key shared;
-        $ntlm
+        keepalive 64 shared;
+        ntlm;
     }
 
     upstream few {
         server 127.0.0.1:8082;
-        keepalive 2$key shared;
-        $ntlm
+        keepalive 2 shared;
+        ntlm;
     }
 
     server {

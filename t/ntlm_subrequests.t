@@ -23,8 +23,6 @@ use Test::Backend::NTLM;
 select STDERR; $| = 1;
 select STDOUT; $| = 1;
 
-my ($ntlm, $key) = ('ntlm;', '');
-
 my $t = Test::Nginx->new()->has(qw/http proxy ssi auth_request mirror/)
 	->plan(24);
 
@@ -45,8 +43,8 @@ http {
 
     upstream u {
         server 127.0.0.1:8081;
-        keepalive 64$key;
-        $ntlm
+        keepalive 64;
+        ntlm;
     }
 
     server {

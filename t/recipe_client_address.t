@@ -19,6 +19,7 @@ use Socket qw/ IPPROTO_IP /;
 
 use Test::Nginx;
 use Test::Backend;
+use Test::Builtin;
 use Test::Recipe;
 
 use constant IP_TRANSPARENT => 19;
@@ -80,9 +81,7 @@ SKIP: {
 skip 'no upstream_keepalive available', 4
 	unless $t->has_module('upstream_keepalive');
 
-$t->stop();
-builtin($t);
-$t->run();
+run_builtin($t);
 
 my $r = from($clients[0]);
 is_new(my $c = conn($r), 'built-in, first client');

@@ -17,6 +17,7 @@ use lib ($ENV{NGINX_TESTS_DIR} ? "$ENV{NGINX_TESTS_DIR}/lib" : ()),
 
 use Test::Nginx;
 use Test::Backend;
+use Test::Builtin;
 use Test::Recipe;
 
 ###############################################################################
@@ -89,9 +90,7 @@ SKIP: {
 skip 'no upstream_keepalive available', 4
 	unless $t->has_module('upstream_keepalive');
 
-$t->stop();
-builtin($t);
-$t->run();
+run_builtin($t);
 
 is_new($alice = post('/', 'alice.example', 'body'), 'built-in, first owner');
 is(post('/', 'www.alice.example', 'body'), $alice, 'built-in, same owner');

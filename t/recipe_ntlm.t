@@ -16,6 +16,7 @@ use lib ($ENV{NGINX_TESTS_DIR} ? "$ENV{NGINX_TESTS_DIR}/lib" : ()),
 
 use Test::Nginx;
 use Test::Backend;
+use Test::Builtin;
 use Test::Backend::NTLM;
 use Test::Processes;
 use Test::Recipe;
@@ -104,9 +105,7 @@ SKIP: {
 skip 'no upstream_keepalive available', 5
 	unless $t->has_module('upstream_keepalive');
 
-$t->stop();
-builtin($t);
-$t->run();
+run_builtin($t);
 
 is(log_in_as($alice = client(), 'alice'), 'alice', 'built-in');
 is(user($bob = client()), 'alice', 'built-in, other client is the first');

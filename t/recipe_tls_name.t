@@ -16,6 +16,7 @@ use lib ($ENV{NGINX_TESTS_DIR} ? "$ENV{NGINX_TESTS_DIR}/lib" : ()),
 
 use Test::Nginx;
 use Test::Backend;
+use Test::Builtin;
 use Test::Recipe;
 
 ###############################################################################
@@ -103,9 +104,7 @@ SKIP: {
 skip 'no upstream_keepalive available', 5
 	unless $t->has_module('upstream_keepalive');
 
-$t->stop();
-builtin($t);
-$t->run();
+run_builtin($t);
 
 my $r = http(request('GET', '/', 'a.example'));
 is_new(my $c = conn($r), 'built-in, first name');

@@ -210,7 +210,8 @@ for my $case (@cases) {
 }
 
 SKIP: {
-	skip 'no built-in keepalive', scalar @cases unless has_builtin();
+	skip 'no built-in keepalive', scalar @cases
+		unless $t->has_module('upstream_keepalive');
 
 	run_builtin($t);
 

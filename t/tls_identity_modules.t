@@ -229,7 +229,8 @@ for my $module (sort keys %bound) {
 }
 
 SKIP: {
-	skip 'no built-in keepalive', @cases + keys %bound unless has_builtin();
+	skip 'no built-in keepalive', @cases + keys %bound
+		unless $t->has_module('upstream_keepalive');
 
 	run_builtin($t);
 

@@ -206,7 +206,8 @@ is(get('/nested/in', 'http.server'), $conns{certificate},
 is(get('/bind', 'http.server'), $conns{bind}, 'bind, the rest from http');
 
 SKIP: {
-	skip 'no built-in keepalive', @names - 1 unless has_builtin();
+	skip 'no built-in keepalive', @names - 1
+		unless $t->has_module('upstream_keepalive');
 
 	run_builtin($t);
 

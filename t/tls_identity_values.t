@@ -383,7 +383,8 @@ for my $i ((1 .. NAMES, 1 .. 100) x 2) {
 is($wrong, 0, 'more names than connections');
 
 SKIP: {
-	skip 'no built-in keepalive', 3 unless has_builtin();
+	skip 'no built-in keepalive', 3
+		unless $t->has_module('upstream_keepalive');
 
 	my $conf = $t->read_file('nginx.conf');
 	$conf =~ s/ \$upstream_keepalive_save//;

@@ -330,7 +330,8 @@ is(join("\n", $t->read_file('error.log') =~ /^.*\[warn\].*session_reuse.*$/mg), 
 	'no warning');
 
 SKIP: {
-	skip 'no built-in keepalive', @versions * @mixed unless has_builtin();
+	skip 'no built-in keepalive', @versions * @mixed
+		unless $t->has_module('upstream_keepalive');
 
 	run_builtin($t);
 

@@ -10,7 +10,7 @@ use strict;
 
 use base qw/ Exporter /;
 
-our @EXPORT = qw/ recipe builtin header /;
+our @EXPORT = qw/ recipe header /;
 
 ###############################################################################
 
@@ -46,25 +46,6 @@ sub recipe {
 	}
 
 	$t->write_file_expand('nginx.conf', $conf);
-}
-
-# What it is without this module: nginx's own keepalive, with the same number.
-
-sub builtin {
-	my ($t) = @_;
-
-	my $conf = $t->read_file('nginx.conf');
-
-	$conf =~ s/load_module [^;]*sliced_keepalive[^;]*;//
-		or die "No module to leave out\n";
-
-	my $left_out = $conf =~ s/^( *keepalive \d+) [^;]*slice_key=[^;]*;/$1;/mg;
-
-	$left_out = 1 if $conf =~ s/^ *ntlm;\n//mg;
-
-	die "No slices to leave out\n" unless $left_out;
-
-	$t->write_file('nginx.conf', $conf);
 }
 
 # a header of a response
