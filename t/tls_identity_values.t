@@ -29,7 +29,7 @@ select STDOUT; $| = 1;
 use constant NAMES => 300;
 
 my $t = Test::Nginx->new()->has(qw/http http_ssl proxy sni rewrite map/)
-	->has_daemon('openssl')->plan(59);
+	->has_daemon('openssl')->plan(60);
 
 my $d = $t->testdir();
 
@@ -255,6 +255,7 @@ is(get('/host', 'b.example'), $e, 'other host again');
 is($is, 'a.exampl', 'shorter name');
 ($c, $is) = ask('/arg?n=a.example:443', 'X-Name');
 is($is, 'a.example', 'name with a port');
+is(get('/arg?n=a.example', 'a'), $c, 'name without it');
 ($c, $is) = ask('/arg?n=127.0.0.1', 'X-Name');
 is($is, '', 'an address is no name');
 

@@ -17,14 +17,23 @@ use crate::location::UNKNOWN;
 #[cfg(ngx_feature = "http_ssl")]
 use crate::nginx::{self, tls};
 
-/// Evaluates the attributes of an attempt for which the balancer has chosen a server. If it has a
-/// connection of its `own` instead, nobody knows what that was made with.
+/// Evaluates the attributes of an attempt for which the balancer has chosen a server.
 #[inline(always)]
-pub fn set(attempt: Attempt, is_own: bool) {
+pub fn set(attempt: Attempt) {
     let data = attempt.data();
     // A balancer may have set a local address just now.
     if data.may_have_attributes.get() || attempt.local_address().is_some() {
-        data.set_attributes(if is_own { None } else { evaluate(&attempt) });
+        data.set_attributes(evaluate(&attempt));
+    }
+}
+
+/// Sets the attributes of an attempt for which the balancer has a connection of its own: nobody knows
+/// what that was made with, so it is of this module only if all connections are alike.
+pub fn set_unknown(attempt: Attempt) {
+    let data = attempt.data();
+    let are_alike = attempt.upstream().longest_attributes() == 0;
+    if data.may_have_attributes.get() || attempt.local_address().is_some() || !are_alike {
+        data.set_attributes(None);
     }
 }
 

@@ -24,14 +24,15 @@ pub fn get(attempt: Attempt) -> ngx_int_t {
     let (data, upstream) = (attempt.data(), attempt.upstream());
     data.begin_attempt();
     let Some(rc) = attempt.balancer_get() else { return nginx::ERROR };
-    attributes::set(attempt, rc != nginx::OK);
     if rc != nginx::OK {
+        attributes::set_unknown(attempt);
         data.trace.push(trace::Attempt::None);
         if rc == DONE || rc == AGAIN {
             upstream.balancer();
         }
         return rc;
     }
+    attributes::set(attempt);
     let Some((c, found)) = take(attempt) else {
         data.trace.push(trace::Attempt::Miss);
         upstream.miss();
