@@ -29,7 +29,7 @@ select STDOUT; $| = 1;
 use constant NAMES => 300;
 
 my $t = Test::Nginx->new()->has(qw/http http_ssl proxy sni rewrite map/)
-	->has_daemon('openssl')->plan(60);
+	->has_daemon('openssl')->plan(64);
 
 my $d = $t->testdir();
 
@@ -70,6 +70,13 @@ http {
     upstream long {
         server 127.0.0.1:8081;
         keepalive 16;
+    }
+
+    # longer keys are not kept
+
+    upstream strict {
+        server 127.0.0.1:8081;
+        keepalive 16 slice_key=\$arg_k slice_keylen=2 slice_strict;
     }
 
     upstream change {
@@ -134,6 +141,11 @@ http {
         location /host {
             proxy_pass https://u;
             $name \$host;
+        }
+
+        location /strict {
+            proxy_pass https://strict;
+            $name \$arg_n;
         }
 
         location /certificate {
@@ -304,6 +316,13 @@ for my $n (@long) {
 
 is(get("/long?n=$room"), $c, 'as long as there is room, in the end');
 is(saved($t, $long[0]), 'identity', 'too long, why it is not saved');
+
+# a key that is too long, in place of none
+
+is_new(get('/strict?k=abc&n=strict.example'), 'key too long');
+is_new(get('/strict?k=&n=strict.example'), 'no key after it');
+is_new(get('/strict?k=abc&n=strict.example'), 'key too long again');
+is(saved($t, 'strict.example'), 'keylen', 'key too long, why it is not saved');
 
 # values that are others when the handshake comes
 

@@ -73,6 +73,9 @@ my %upstreams = (
 		other => $of_a =~ s/ca\.crt/b.example.crt/r ],
 	verify => [ 'keepalive 8;', off => "$name a.example;", on => $of_a ],
 	key => [ 'keepalive 8 slice_key=$arg_k;', x => '' ],
+	local => [ 'keepalive 8 local;', x => '', y => '' ],
+	bind => [ 'keepalive 8;', x => 'proxy_bind 127.0.0.2;', y => '' ],
+	ntlm => [ 'keepalive 8; ntlm;', x => '' ],
 	off => [ 'keepalive 8;', x => 'proxy_ssl_session_reuse off;' ],
 	on => [ 'keepalive 8;', x => '', y => 'proxy_ssl_session_reuse off;' ],
 	one => [ 'keepalive 8;', x => '', y => '' ],
@@ -87,7 +90,7 @@ my %upstreams = (
 	many => [ 'keepalive 512;', x => "$name \$arg_n;" ],
 );
 
-# requests in their order: whether a session is resumed (r, or a dot; a star is
+# requests in their order, with this Authorization, if there is one: whether a session is resumed (r, or a dot; a star is
 # either), and for which client certificate
 
 my @requests = map { [ split ] } split /\n/, <<'EOF';
@@ -132,6 +135,18 @@ key/x?k=a               r -
 key/x?k=b               . -
 key/x?k=b               r -
 key/x?k=a               r -
+local/x                 . -
+local/y                 . -
+local/x                 r -
+local/y                 r -
+bind/x                  . -
+bind/y                  . -
+bind/x                  r -
+bind/y                  r -
+ntlm/x                  . -
+ntlm/x=NTLM             . -
+ntlm/x=NTLM             . -
+ntlm/x                  r -
 off/x                   . -
 off/x                   . -
 on/x                    . -
@@ -189,6 +204,8 @@ changing/x?n=change     changing/x?n=stay       502
 trust/a                 trust/other             r -
 verify/off              verify/on               502
 key/x?k=a               key/x?k=b               r -
+bind/x                  bind/y                  r -
+ntlm/x=NTLM             ntlm/x                  r -
 zones/a                 zones/b                 502
 least/a                 least/b                 502
 grpc/a                  grpc/b                  502
@@ -200,7 +217,7 @@ use constant BOUND => 256;
 
 my @after = grep { $_->[0] =~ /^(?:certificate|name|key)/ } @requests;
 
-$t->plan(@versions * (@requests + @after + 6 + @mixed) + 2);
+$t->plan(@versions * (@requests + @after + 7 + @mixed) + 2);
 
 ###############################################################################
 
@@ -316,6 +333,12 @@ for my $i (0 .. $#versions) {
 		"$versions[$i], many names, again");
 	is(session("/$i/many/x?n=n" . NAMES . '.example'), '. -',
 		"$versions[$i], many names, the last made room");
+
+	# a name has one session, however often it is used
+
+	session("/$i/many/x?n=n1.example") for 1 .. BOUND;
+	is(session("/$i/many/x?n=n2.example"), 'r -',
+		"$versions[$i], many requests for one name");
 }
 
 # new workers begin anew
@@ -369,7 +392,8 @@ sub asked {
 sub session {
 	my ($uri) = @_;
 
-	my $r = http_get($uri);
+	my ($authorization) = $uri =~ s/=(NTLM)$// ? "Authorization: $1\n" : '';
+	my $r = http(request('GET', $uri, 'localhost', $authorization));
 
 	return $1 if $r =~ m{^HTTP/1\.. (5\d\d) };
 

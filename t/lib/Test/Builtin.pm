@@ -30,8 +30,8 @@ sub run_builtin {
 	# not all versions know a 0, and without it they keep nothing either
 
 	$conf =~ s/\bkeepalive 0;//g;
-	$conf =~ s/(?<=[ ])(?:slice_\w+(?:=\S+?)?|shared)(?=[ ;])//g;
-	$conf =~ s/^ *ntlm;\n//mg;
+	$conf =~ s/(?<=[ ])(?:slice_\w+(?:=\S+?)?|shared|local)(?=[ ;])//g;
+	$conf =~ s/\bntlm;//g;
 
 	$t->write_file('nginx.conf', $conf);
 	$t->run();
