@@ -81,7 +81,7 @@ my %places = (
 my @names = qw/ one certificate bind /;
 my @hosts = qw/ server half /;
 
-$t->plan(@names * (1 + @hosts + keys %places) + 5 + @names - 1);
+$t->plan(@names * (1 + @hosts + keys %places) + 7 + @names - 1);
 
 my ($locations, $servers) = ('', '');
 
@@ -140,6 +140,28 @@ http {
         }
     }
 
+    # what is said has no effect on a connection
+
+    server {
+        listen       127.0.0.1:8080;
+        server_name  effect.server;
+
+        proxy_ssl_server_name off;
+        proxy_ssl_verify off;
+
+        location /one {
+            proxy_ssl_name a.example;
+            proxy_pass https://u;
+        }
+
+        location /two {
+            proxy_ssl_name b.example;
+            proxy_ssl_session_reuse on;
+            proxy_ssl_password_file $d/passwords;
+            proxy_pass https://u;
+        }
+    }
+
     server {
         listen       127.0.0.1:8080;
         server_name  http.server;
@@ -178,6 +200,7 @@ http {
 
 EOF
 
+$t->write_file('passwords', '');
 $t->run();
 
 ###############################################################################
@@ -204,6 +227,9 @@ is(get('/reverse'), $conns{one}, 'one, in another order');
 is(get('/nested/in', 'http.server'), $conns{certificate},
 	'certificate, the rest from http');
 is(get('/bind', 'http.server'), $conns{bind}, 'bind, the rest from http');
+
+is_new(my $c = get('/one', 'effect.server'), 'name that is not used');
+is(get('/two', 'effect.server'), $c, 'another one');
 
 SKIP: {
 	skip 'no built-in keepalive', @names - 1
