@@ -81,7 +81,7 @@ my %places = (
 my @names = qw/ one certificate bind /;
 my @hosts = qw/ server half /;
 
-$t->plan(@names * (1 + @hosts + keys %places) + 7 + @names - 1);
+$t->plan(@names * (1 + @hosts + keys %places) + 9 + @names - 1);
 
 my ($locations, $servers) = ('', '');
 
@@ -124,11 +124,23 @@ http {
         keepalive 8;
     }
 
+    # no location names it
+
+    upstream v {
+        server 127.0.0.1:8081;
+        keepalive 8;
+    }
+
     server {
         listen       127.0.0.1:8080;
         server_name  localhost;
 
         $locations
+
+        location /v {
+            set \$to v;
+            proxy_pass https://\$to;
+        }
 
         location /http {
             proxy_pass https://u;
@@ -227,6 +239,9 @@ is(get('/reverse'), $conns{one}, 'one, in another order');
 is(get('/nested/in', 'http.server'), $conns{certificate},
 	'certificate, the rest from http');
 is(get('/bind', 'http.server'), $conns{bind}, 'bind, the rest from http');
+
+is_new(my $v = get('/v'), 'chosen by request');
+is(get('/v'), $v, 'chosen by request again');
 
 is_new(my $c = get('/one', 'effect.server'), 'name that is not used');
 is(get('/two', 'effect.server'), $c, 'another one');
