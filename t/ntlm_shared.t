@@ -24,7 +24,7 @@ use Test::Workers;
 select STDERR; $| = 1;
 select STDOUT; $| = 1;
 
-my $t = Test::Nginx->new()->has(qw/http proxy rewrite/)->plan(25);
+my $t = Test::Nginx->new()->has(qw/http proxy rewrite/)->plan(29);
 
 $t->write_file_expand('nginx.conf', <<"EOF");
 
@@ -57,6 +57,11 @@ http {
         ntlm;
     }
 
+    upstream later {
+        server 127.0.0.1:8083;
+        keepalive 256 shared;
+    }
+
     server {
         listen       127.0.0.1:8080 reuseport;
         server_name  localhost;
@@ -69,6 +74,10 @@ http {
             proxy_pass http://few;
         }
 
+        location /later {
+            proxy_pass http://later;
+        }
+
         location = /pid {
             return 204;
         }
@@ -78,7 +87,7 @@ http {
 EOF
 
 on_request(\&authenticated);
-start_backend($t, 8081, 8082);
+start_backend($t, 8081, 8082, 8083);
 $t->run();
 
 ###############################################################################
@@ -138,6 +147,19 @@ is(wait_open(1, 8081), 1, 'after the reload, one');
 is(conn(ask(at($new[0]))), $shared, 'after the reload, the shared one');
 is(strangers($new[0], 5), '', 'after the reload, nobody');
 is(strangers($new[1], 5), '', 'after the reload, nobody in the other worker');
+
+# "ntlm" is added: the memory has no room for what connections are bound to
+
+is_new(conn(ask(at($new[0]), undef, '/later')), 'before it is added');
+
+(my $conf = $t->read_file('nginx.conf')) =~ s/keepalive 256 shared;/$& ntlm;/;
+$t->write_file('nginx.conf', $conf);
+@new = renew($t, 2);
+is(wait_open(0, 8083), 0, 'after it is added, none is left');
+
+$alice = at($new[0]);
+is(ticket($alice, 'alice', '/later'), 'alice', 'after it is added');
+is(user($alice, undef, '/later'), 'alice', 'after it is added, bound');
 
 ###############################################################################
 
