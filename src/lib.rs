@@ -30,6 +30,9 @@
 //! status are pure: they have no unsafe code, do not use nginx, and take the time as an argument.
 //! The rest is the border to nginx: it has no policy, and its callbacks never panic.
 
+// What is about TLS has no user then.
+#![cfg_attr(not(ngx_feature = "http_ssl"), allow(dead_code, unused_imports, unused_mut))]
+
 pub mod attributes;
 mod builtin;
 pub mod conf;

@@ -158,12 +158,20 @@ impl Upstream {
         let slots = if settings.keepalive.shared { zone::reserved(limits) } else { limits };
         let parked = Table::new_in(slots.connections, memory.clone()).ok()?;
         let pool = Pool::new_in(limits, seed, memory.clone()).ok()?;
-        let has_sessions = variety.tls != 0 && (variety.is_any() || settings.divides());
-        let sessions = match has_sessions {
-            true => Some(Sessions::new_in(limits, seed, memory).ok()?),
-            false => None,
+        #[cfg(ngx_feature = "http_ssl")]
+        let sessions = if variety.tls != 0 && (variety.is_any() || settings.divides()) {
+            Some(Sessions::new_in(limits, seed, memory).ok()?)
+        } else {
+            None
         };
-        let state = State { pool, parked, counters, shared: None, sessions };
+        let state = State {
+            pool,
+            parked,
+            counters,
+            shared: None,
+            #[cfg(ngx_feature = "http_ssl")]
+            sessions,
+        };
         Some(Upstream {
             settings,
             name: upstream.host,

@@ -26,7 +26,7 @@ use Test::Workers qw/ alive dead found_by /;
 select STDERR; $| = 1;
 select STDOUT; $| = 1;
 
-my $t = Test::Nginx->new()->has(qw/http proxy/)->plan(152);
+my $t = Test::Nginx->new()->has(qw/http proxy/)->plan(157);
 
 $t->write_file_expand('nginx.conf', <<"EOF");
 
@@ -195,13 +195,14 @@ is(as(client()), "401 $shared", 'the shared one stays');
 
 for my $says ('NTLM hello', 'ntlm hello', 'nTlM hello', 'NTLM', 'NTLM  hello',
 	'NTLM unknown', 'Negotiate hello', 'negotiate hello', 'NEGOTIATE hello',
-	'Negotiate', 'Negotiate unknown')
+	'Negotiate', 'Negotiate unknown', 'NTLMx hello', 'NTLMhello', 'NTLM,hello',
+	"NTLM\thello", "NTLM\x0bhello", 'NTLM=hello', 'Negotiatex',
+	'Negotiate-hello')
 {
 	is(binds($says), 'binds', "\"$says\" binds");
 }
 
-for my $says ('NTLMx hello', 'NTLMhello', 'NTL', 'NTLM,hello', 'NTLM=hello',
-	'Negotiatex', 'Negotiate-hello', 'Basic eDp5',
+for my $says ('NTL', 'NTL M hello', 'Negotiat', 'xNTLM hello', 'Basic eDp5',
 	'Basic NTLM', 'Bearer Negotiate hello', 'Digest username="NTLM"', '')
 {
 	is(binds($says), 'shares', "\"$says\" does not bind");

@@ -88,7 +88,7 @@ is(logged($t, '/ticket'), 'MISS identity', 'ticket, not kept');
 is(as($client, '/next'), "401 $shared", 'after the ticket');
 is(as($client, '/basic', 'Basic eDp5'), "401 $shared", 'other credentials');
 is(logged($t, '/basic'), 'HIT saved', 'other credentials, kept');
-is(as($client, '/x', 'NTLMx hello'), "401 $shared", 'another scheme');
+is(as($client, '/x', 'NTL hello'), "401 $shared", 'another scheme');
 is(as(http2_client(8082), '/'), "401 $shared", 'another client');
 is(user(client()), '401', 'another client, HTTP/1.1');
 

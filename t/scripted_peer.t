@@ -30,7 +30,7 @@ my $t = Test::Nginx->new()->has(qw/http http_ssl proxy rewrite sni/)
 
 compile_module($t, 'scripted_peer');
 
-$t->plan(29);
+$t->plan(33);
 
 certificate($t, 'localhost');
 
@@ -65,6 +65,12 @@ http {
         keepalive 8;
     }
 
+    upstream named {
+        server 127.0.0.1:8082;
+        scripted_peer;
+        keepalive 8;
+    }
+
     # the balancer has its sessions, since all connections are alike
 
     upstream alike {
@@ -94,6 +100,20 @@ http {
         location /alike {
             proxy_pass https://alike;
             proxy_ssl_server_name on;
+        }
+
+        location /alternating {
+            proxy_pass https://named;
+            proxy_ssl_server_name on;
+            proxy_ssl_name $alternating;
+            proxy_ssl_session_reuse off;
+        }
+
+        location /named {
+            proxy_pass https://named;
+            proxy_ssl_server_name on;
+            proxy_ssl_name $arg_n;
+            proxy_ssl_session_reuse off;
         }
 
         location /noname {
@@ -181,6 +201,15 @@ is(saved($t), 'identity', 'unknown settings, not kept');
 like($copy->{made}, qr/ \.$/, 'unknown settings, new session');
 isnt(made('/tls?conf=copy')->{c}, $copy->{c}, 'unknown settings again');
 is(made('/tls')->{c}, $tls->{c}, 'known settings');
+
+# a name that is another one when nginx uses it, and the first again when it is
+# saved
+
+my $made = made('/alternating');
+like($made->{made}, qr/^b\.example /, 'alternating name');
+is(saved($t), 'identity', 'alternating name, not kept');
+like(made('/named?n=a.example')->{made}, qr/^a\.example /, 'not for the first');
+is(saved($t), 'saved', 'a name, kept');
 
 # sessions of the balancer
 

@@ -29,7 +29,7 @@ select STDOUT; $| = 1;
 use constant NAMES => 300;
 
 my $t = Test::Nginx->new()->has(qw/http http_ssl proxy sni rewrite map/)
-	->has_daemon('openssl')->plan(64);
+	->has_daemon('openssl')->plan(67);
 
 my $d = $t->testdir();
 
@@ -125,6 +125,14 @@ http {
         ~:%%PORT_8081%%\$    a.example;
     }
 
+    # the same, and nginx remembers the value
+
+    map \$upstream_addr \$remembered {
+        default              none.example;
+        ~:%%PORT_8082%%\$    b.example;
+        ~:%%PORT_8081%%\$    a.example;
+    }
+
     log_format save "\$uri \$arg_n \$upstream_keepalive_save";
 
     server {
@@ -141,6 +149,16 @@ http {
         location /host {
             proxy_pass https://u;
             $name \$host;
+        }
+
+        location /remembered {
+            proxy_pass https://u;
+            $name \$remembered;
+        }
+
+        location /direct {
+            proxy_pass https://u;
+            $name \$upstream_addr;
         }
 
         location /strict {
@@ -342,6 +360,13 @@ for my $of (qw/ name certificate /) {
 	($c, $is) = ask("/change/$of?n=stay", $header);
 	is($is, $now, "$of in the end");
 }
+
+# by the server that was chosen: nginx looks at it later, too
+
+($c, $is) = ask('/remembered', 'X-Name');
+is($is, 'a.example', 'name of the chosen server');
+is(get('/remembered'), $c, 'name of the chosen server again');
+is(get('/direct'), get('/direct'), 'address of the chosen server');
 
 like(http_get('/address'), qr/ 200 /, 'address of the server');
 like(http_get('/address'), qr/ 200 /, 'address of the server again');

@@ -73,6 +73,8 @@ my %upstreams = (
 		other => $of_a =~ s/ca\.crt/b.example.crt/r ],
 	verify => [ 'keepalive 8;', off => "$name a.example;", on => $of_a ],
 	key => [ 'keepalive 8 slice_key=$arg_k;', x => '' ],
+	strict => [ 'keepalive 8 slice_key=$arg_k slice_keylen=2 slice_strict;',
+		x => '' ],
 	local => [ 'keepalive 8 local;', x => '', y => '' ],
 	bind => [ 'keepalive 8;', x => 'proxy_bind 127.0.0.2;', y => '' ],
 	ntlm => [ 'keepalive 8; ntlm;', x => '' ],
@@ -135,6 +137,11 @@ key/x?k=a               r -
 key/x?k=b               . -
 key/x?k=b               r -
 key/x?k=a               r -
+strict/x?k=abc          . -
+strict/x?k=abc          . -
+strict/x?k=             . -
+strict/x?k=abc          . -
+strict/x?k=             r -
 local/x                 . -
 local/y                 . -
 local/x                 r -

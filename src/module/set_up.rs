@@ -20,8 +20,8 @@ use crate::pool::{Length, Seed};
 use crate::upstream::{ServerConf, Upstream};
 use crate::zone::{CounterZone, SharedLimits};
 
-/// Sets up all upstreams: their connections differ by the locations that use them. If there is a `status`, the workers share counters. `None` if there is an
-/// error, which was logged.
+/// Sets up all upstreams. Their connections differ by the locations that use them. If there is a
+/// `status`, the workers share counters. `None` if there is an error, which was logged.
 ///
 /// # Safety
 ///

@@ -15,6 +15,8 @@ use nginx_sys::{
 };
 
 use crate::nginx;
+#[cfg(ngx_feature = "http_ssl")]
+use crate::nginx::tls;
 
 type Set = unsafe extern "C" fn(*mut ngx_conf_t, *mut ngx_command_t, *mut c_void) -> *mut c_char;
 
@@ -36,11 +38,9 @@ pub struct UpstreamModule {
 pub unsafe fn all(cf: *mut ngx_conf_t) -> impl Iterator<Item = UpstreamModule> {
     // SAFETY: `cf` is being read, and modules are never freed.
     let modules = unsafe { nginx::modules(cf).map(|module| &*module) };
-    let is_merged = |module: &&ngx_module_t| {
-        module.type_ == NGX_HTTP_MODULE as ngx_uint_t
-            && module.ctx_index < nginx::this_module().ctx_index
-    };
-    modules.filter(is_merged).filter_map(UpstreamModule::new)
+    let merged = modules.take_while(|module| !ptr::eq(*module, nginx::this_module()));
+    let is_http = |module: &&ngx_module_t| module.type_ == NGX_HTTP_MODULE as ngx_uint_t;
+    merged.filter(is_http).filter_map(UpstreamModule::new)
 }
 
 impl UpstreamModule {
@@ -68,41 +68,62 @@ impl UpstreamModule {
 
     /// Writes the TLS settings of a location as text: the names and the values of all directives
     /// whose names begin with `proxy_ssl_`. Settings that mean the same have the same text, as far as
-    /// that can be seen: a file is known by its name alone. `None` if there is no memory.
+    /// that can be seen: a file is known by its name alone. `Some(None)` if they differ by request in
+    /// a way that is not known; `None` if there is no memory.
     ///
     /// # Safety
     ///
     /// As for [`Self::conf`]; the configuration has TLS.
     #[cfg(ngx_feature = "http_ssl")]
-    pub unsafe fn tls_settings(&self, confs: *mut *mut c_void) -> Option<Vec<u8>> {
+    pub unsafe fn tls_settings(&self, confs: *mut *mut c_void) -> Option<Option<Vec<u8>>> {
         let mut text = Text::default();
+        // The protocols of two modules differ, and so do their sessions.
+        text.push(self.prefix)?;
         // SAFETY: the configurations are valid, and so are the directives.
         unsafe {
             let conf = self.conf(confs);
             let base: *const u8 = (*confs.add(self.module.ctx_index)).cast();
             for command in nginx::commands(self.module).map(|command| &*command) {
-                let name = command.name.as_bytes().strip_prefix(self.prefix);
-                let Some(name) = name.and_then(|name| name.strip_prefix(b"ssl_")) else { continue };
-                let is_without_effect =
-                    name == b"name" && (*conf).ssl_server_name != 1 && (*conf).ssl_verify != 1;
-                if is_without_effect || NOT_OF_CONNECTIONS.contains(&name) {
+                let name = command.name.as_bytes().strip_prefix(self.prefix).unwrap_or_default();
+                let is_tls = name.starts_with(b"ssl_") || name == ENABLE_NTLS;
+                let is_unused = name == b"ssl_name" && !tls::uses_name(&*conf);
+                if !is_tls || is_unused || NOT_OF_CONNECTIONS.contains(&name) {
                     continue;
                 }
                 text.push(name)?;
-                if !text.push_value(command, base)? {
-                    // A kind of directive that is not known: only locations that inherit the same
-                    // structure from the same place agree.
-                    text.push(&(*conf).ssl.addr().to_ne_bytes())?;
+                match text.push_value(command, base)? {
+                    Value::Constant => {}
+                    Value::Variable if BY_REQUEST.contains(&name) => {}
+                    Value::Variable => return Some(None),
+                    // Only locations that inherit the same structure from the same place agree.
+                    Value::Unknown => text.push(&(*conf).ssl.addr().to_ne_bytes())?,
                 }
             }
         }
-        Some(text.0)
+        Some(Some(text.0))
     }
 }
 
-/// The directives whose names begin with `proxy_ssl_`, but which do not change what a connection is:
-/// how it resumes a session, and where the client certificate comes from.
-const NOT_OF_CONNECTIONS: [&[u8]; 3] = [b"session_reuse", b"password_file", b"certificate_cache"];
+/// The directives that do not change what a connection is: how it resumes a session, and where the
+/// client certificate comes from.
+const NOT_OF_CONNECTIONS: [&[u8]; 3] =
+    [b"ssl_session_reuse", b"ssl_password_file", b"ssl_certificate_cache"];
+
+/// The directives whose values are evaluated for each request, if they have variables.
+const BY_REQUEST: [&[u8]; 3] = [b"ssl_name", b"ssl_certificate", b"ssl_certificate_key"];
+
+/// Tengine's directive for the Chinese variant of TLS.
+const ENABLE_NTLS: &[u8] = b"enable_ntls";
+
+/// The value of a directive.
+enum Value {
+    /// One that is the same for all requests.
+    Constant,
+    /// One with variables.
+    Variable,
+    /// One of a kind that is not known.
+    Unknown,
+}
 
 /// Whether a directive of locations has this handler.
 fn is(command: &ngx_command_t, handler: Set) -> bool {
@@ -122,12 +143,12 @@ impl Text {
         Some(())
     }
 
-    /// The value of a directive; `false` if its kind is not known. `None` if there is no memory.
+    /// Writes the value of a directive, if its kind is known. `None` if there is no memory.
     ///
     /// # Safety
     ///
     /// `conf` is the configuration of the directive's module, and merged.
-    unsafe fn push_value(&mut self, command: &ngx_command_t, conf: *const u8) -> Option<bool> {
+    unsafe fn push_value(&mut self, command: &ngx_command_t, conf: *const u8) -> Option<Value> {
         let any = |handlers: &[Set]| handlers.iter().any(|&handler| is(command, handler));
         // SAFETY: nginx's handlers write values of these types to the offset.
         unsafe {
@@ -141,6 +162,9 @@ impl Text {
                 let value = place.cast::<*const ngx_http_complex_value_t>().read().as_ref();
                 self.push(&[u8::from(value.is_some())])?;
                 self.push(value.map_or(b"", |value| value.value.as_bytes()))?;
+                if value.is_some_and(|value| !value.lengths.is_null()) {
+                    return Some(Value::Variable);
+                }
             } else if any(&[ngx_conf_set_keyval_slot]) {
                 let pairs = place.cast::<*const ngx_array_t>().read().as_ref();
                 let pairs = pairs.map_or(&[][..], |pairs| pairs.as_slice::<ngx_keyval_t>());
@@ -150,9 +174,9 @@ impl Text {
                     self.push(pair.value.as_bytes())?;
                 }
             } else {
-                return Some(false);
+                return Some(Value::Unknown);
             }
         }
-        Some(true)
+        Some(Value::Constant)
     }
 }

@@ -14,9 +14,9 @@ use ngx::http::{HttpModule, HttpModuleMainConf, NgxHttpCoreModule};
 
 use super::upstream_modules::{self, UpstreamModule};
 use crate::attributes::Variety;
-#[cfg(ngx_feature = "http_ssl")]
-use crate::location::LocationConf;
 use crate::location::TlsNumbers;
+#[cfg(ngx_feature = "http_ssl")]
+use crate::location::{LocationConf, UNKNOWN};
 #[cfg(ngx_feature = "http_ssl")]
 use crate::nginx::{self, tls};
 
@@ -105,7 +105,10 @@ impl Varieties {
             let mut variety = Variety { local: !(*conf).local.is_null(), ..Variety::default() };
             #[cfg(ngx_feature = "http_ssl")]
             if (*conf).ssl.as_ref().is_some_and(|ssl| !ssl.ctx.is_null()) {
-                let number = self.numbers.number(module.tls_settings(confs)?)?;
+                let number = match module.tls_settings(confs)? {
+                    Some(settings) => self.numbers.number(settings)?,
+                    None => UNKNOWN,
+                };
                 let own: *mut LocationConf = (*confs.add(nginx::this_module().ctx_index)).cast();
                 (*own).tls.insert(conf.addr(), number);
                 variety.tls = number;

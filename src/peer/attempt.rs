@@ -152,6 +152,13 @@ impl Attempt {
         }
     }
 
+    /// Says in the state of the attempt which server the balancer has chosen, for `$upstream_addr`.
+    pub fn set_state_peer(&self) {
+        let upstream = self.data().request_upstream.as_ptr();
+        // SAFETY: the upstream of the request is valid, and has a state for the attempt.
+        unsafe { (*(*upstream).state).peer = self.pc.as_ref().name }
+    }
+
     /// Whether the server has closed the connection of a failed attempt without an answer, and soon:
     /// it did not fail while it was working on the request.
     pub fn was_closed(&self) -> bool {

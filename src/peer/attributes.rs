@@ -2,8 +2,9 @@
 //!
 //! nginx evaluates the name and the client certificate for a new connection some time after the
 //! balancer has chosen the server, and not at all for one that is used again. Here they are evaluated
-//! right after the choice. Before a new connection is saved, they are evaluated once more: a variable
-//! may have had another value when nginx used it.
+//! right after the choice. Before a new connection is saved, they are looked at once more: a variable
+//! may have had another value when nginx used it. nginx leaves the name that it has used; the
+//! certificate is evaluated again.
 
 use core::ptr;
 
@@ -23,7 +24,9 @@ pub fn set(attempt: Attempt) {
     let data = attempt.data();
     // A balancer may have set a local address just now.
     if data.may_have_attributes.get() || attempt.local_address().is_some() {
-        data.set_attributes(evaluate(&attempt));
+        // As nginx is about to do: a variable that is evaluated here may keep its value.
+        attempt.set_state_peer();
+        data.set_attributes(evaluate(&attempt, false));
     }
 }
 
@@ -42,17 +45,18 @@ pub fn set_unknown(attempt: Attempt) {
 #[cold]
 pub fn confirm(attempt: Attempt) {
     let data = attempt.data();
-    if !data.attributes().is_empty() && evaluate(&attempt) != Some(data.attributes()) {
+    if !data.attributes().is_empty() && evaluate(&attempt, true) != Some(data.attributes()) {
         data.set_attributes(None);
     }
 }
 
-/// The attributes with which nginx would make a connection now, in the request's memory; `None` if
-/// they are not known, there is no room for them, or the connection is for this request alone.
+/// The attributes with which nginx would make a connection now, or `is_made` one, in the request's
+/// memory; `None` if they are not known, there is no room for them, or the connection is for this
+/// request alone.
 #[inline(never)]
-fn evaluate(attempt: &Attempt) -> Option<&[u8]> {
+fn evaluate(attempt: &Attempt, is_made: bool) -> Option<&[u8]> {
     let local = attempt.local_address();
-    let tls = of_tls(attempt)?;
+    let tls = of_tls(attempt, is_made)?;
     let ntlm = attempt.upstream().settings().ntlm;
     if local.is_none() && tls.is_none() && !ntlm {
         return Some(&[]);
@@ -74,7 +78,7 @@ fn evaluate(attempt: &Attempt) -> Option<&[u8]> {
 /// known, or there is no memory.
 #[inline(always)]
 #[cfg(ngx_feature = "http_ssl")]
-fn of_tls(attempt: &Attempt) -> Option<Option<[Option<Attribute<'_>>; 3]>> {
+fn of_tls(attempt: &Attempt, is_made: bool) -> Option<Option<[Option<Attribute<'_>>; 3]>> {
     match attempt.data().protocol.tls {
         0 => return Some(None),
         UNKNOWN => return None,
@@ -86,7 +90,9 @@ fn of_tls(attempt: &Attempt) -> Option<Option<[Option<Attribute<'_>>; 3]>> {
     unsafe {
         let conf = (*(*r).upstream).conf.as_ref()?;
         let name = if tls::has_variable_name(conf) {
-            Some(tls::without_port(nginx::evaluate(r, conf.ssl_name)?))
+            let used = || Some((*(*r).upstream).ssl_name.as_bytes());
+            let name = if is_made { used() } else { nginx::evaluate(r, conf.ssl_name) };
+            Some(tls::without_port(name?))
         } else if tls::uses_name(conf) && conf.ssl_name.is_null() {
             other_name(attempt, (*(*r).upstream).ssl_name.as_bytes())
         } else {
@@ -117,6 +123,6 @@ fn other_name<'a>(attempt: &Attempt, name: &'a [u8]) -> Option<&'a [u8]> {
 
 /// nginx was built without TLS.
 #[cfg(not(ngx_feature = "http_ssl"))]
-fn of_tls(_: &Attempt) -> Option<Option<[Option<Attribute<'_>>; 3]>> {
+fn of_tls(_: &Attempt, _: bool) -> Option<Option<[Option<Attribute<'_>>; 3]>> {
     Some(None)
 }

@@ -137,10 +137,12 @@ unsafe fn has_credentials(r: *mut ngx_http_request_t) -> bool {
 }
 
 /// Whether the value of `Authorization` is of a scheme that authenticates a connection, and not a
-/// request alone: RFC 4559 and \[MS-NTHT\].
+/// request alone: RFC 4559 and \[MS-NTHT\]. Whatever follows the name: a server may take it for the
+/// scheme.
 fn authenticates_connection(value: &[u8]) -> bool {
-    let scheme = value.split(|byte| byte.is_ascii_whitespace()).next().unwrap_or_default();
-    [&b"NTLM"[..], b"Negotiate"].iter().any(|known| scheme.eq_ignore_ascii_case(known))
+    [&b"NTLM"[..], b"Negotiate"].iter().any(|scheme| {
+        value.get(..scheme.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(scheme))
+    })
 }
 
 /// The cleanup that distinguishes a client from others. The address of a function can differ from
@@ -194,10 +196,12 @@ mod tests {
 
     #[test]
     fn schemes() {
-        for value in ["NTLM TlRM", "ntlm", "Negotiate abc", "NEGOTIATE", "NTLM\tx"] {
+        for value in
+            ["NTLM TlRM", "ntlm", "Negotiate abc", "NEGOTIATE", "NTLM\tx", "NTLMx", "Negotiated"]
+        {
             assert!(authenticates_connection(value.as_bytes()), "{value}");
         }
-        for value in ["", " NTLM x", "NTLMx", "NTL", "Negotiated x", "Basic NTLM", "Bearer x"] {
+        for value in ["", " NTLM x", "NTL", "Negotiat", "Basic NTLM", "Bearer x"] {
             assert!(!authenticates_connection(value.as_bytes()), "{value}");
         }
     }

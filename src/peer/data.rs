@@ -45,8 +45,8 @@ pub struct PeerData {
     /// The outcome of the last attempt's connection; `None` if it is still in use, or there is no
     /// connection.
     pub outcome: Cell<Option<Outcome>>,
-    /// The length of the slice key as used.
-    key_length: Length,
+    /// The length of the slice key as used; `None` if it is too long, and connections are not kept.
+    key_length: Option<Length>,
     /// Why the attempt's connection is not kept, if it is not, whatever happens.
     refused: Cell<Option<Refused>>,
     /// Whether the attempt's connection may have attributes, apart from a local address.
@@ -196,7 +196,7 @@ impl PeerData {
             upstream: NonNull::from(upstream),
             request_upstream,
             outcome: Cell::new(None),
-            key_length: key.unwrap_or_default().len() as Length,
+            key_length: key.map(|key| key.len() as Length),
             refused: Cell::new(if key.is_none() { Some(Refused::Keylen) } else { None }),
             may_have_attributes: Cell::new(may_have_attributes),
             protocol,
@@ -249,9 +249,11 @@ impl PeerData {
     pub fn set_attributes(&self, attributes: Option<&[u8]>) {
         self.may_have_attributes.set(true);
         self.attributes.set(NonNull::from(attributes.unwrap_or_default()));
-        if self.refused.get() != Some(Refused::Keylen) {
-            self.refused.set(if attributes.is_none() { Some(Refused::Identity) } else { None });
-        }
+        self.refused.set(match (attributes, self.key_length) {
+            (None, _) => Some(Refused::Identity),
+            (_, None) => Some(Refused::Keylen),
+            _ => None,
+        });
     }
 
     /// The attributes of the attempt's connection.
@@ -269,9 +271,8 @@ impl PeerData {
     pub unsafe fn key<'a>(data: NonNull<Self>) -> Option<&'a [u8]> {
         // SAFETY: the key lies behind the data, in the same piece of memory.
         unsafe {
-            let length = usize::from((*data.as_ptr()).key_length);
-            let is_cut = (*data.as_ptr()).refused.get() == Some(Refused::Keylen);
-            (!is_cut).then(|| slice::from_raw_parts(data.add(1).cast().as_ptr(), length))
+            let length = usize::from((*data.as_ptr()).key_length?);
+            Some(slice::from_raw_parts(data.add(1).cast().as_ptr(), length))
         }
     }
 

@@ -7,6 +7,9 @@
  *     name=NAME   the name in TLS
  *     bind=yes    127.0.0.2 as the local address, for the first attempt only
  *     conf=copy   the configuration of the upstream is another structure
+ *
+ * $alternating is a.example and b.example in turn, each time that it is looked at
+ * in a request.
  */
 
 #include <ngx_config.h>
@@ -41,6 +44,11 @@ static void scripted_save_session(ngx_peer_connection_t *pc, void *data);
 #endif
 
 
+static ngx_int_t scripted_add_variable(ngx_conf_t *cf);
+static ngx_int_t scripted_alternating(ngx_http_request_t *r,
+    ngx_http_variable_value_t *v, uintptr_t data);
+
+
 static ngx_http_upstream_init_peer_pt   scripted_original_init;
 
 
@@ -57,7 +65,9 @@ static ngx_command_t  scripted_commands[] = {
 };
 
 
-static ngx_http_module_t  scripted_ctx;
+static ngx_http_module_t  scripted_ctx = {
+    scripted_add_variable, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+};
 
 
 ngx_module_t  scripted_peer_module = {
@@ -79,6 +89,45 @@ ngx_module_t  scripted_peer_module = {
 ngx_module_t *ngx_modules[] = { &scripted_peer_module, NULL };
 char *ngx_module_names[] = { "scripted_peer_module", NULL };
 char *ngx_module_order[] = { NULL };
+
+
+static ngx_int_t
+scripted_add_variable(ngx_conf_t *cf)
+{
+    ngx_str_t             name = ngx_string("alternating");
+    ngx_http_variable_t  *var;
+
+    var = ngx_http_add_variable(cf, &name, NGX_HTTP_VAR_NOCACHEABLE);
+    if (var == NULL) {
+        return NGX_ERROR;
+    }
+
+    var->get_handler = scripted_alternating;
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+scripted_alternating(ngx_http_request_t *r, ngx_http_variable_value_t *v,
+    uintptr_t data)
+{
+    static ngx_uint_t          times;
+    static ngx_atomic_uint_t   connection;
+
+    if (connection != r->connection->number) {
+        connection = r->connection->number;
+        times = 0;
+    }
+
+    v->len = sizeof("a.example") - 1;
+    v->data = (u_char *) (times++ % 2 ? "b.example" : "a.example");
+    v->valid = 1;
+    v->no_cacheable = 1;
+    v->not_found = 0;
+
+    return NGX_OK;
+}
 
 
 static char *
