@@ -26,11 +26,11 @@
 //! The path of a request: `peer` → `upstream.take` → `idle::wake`; and after it:
 //! `peer` → `policy` → `upstream.keep` → `idle::park`.
 //!
-//! `policy`, `pool`, `shared`, `guarded`, `hints`, `attributes`, `conf::params`, `counters` and the formats of the
-//! status are pure: they have no unsafe code, do not use nginx, and take the time as an argument.
-//! The rest is the border to nginx: it has no policy, and its callbacks never panic.
+//! `policy`, `pool`, `shared`, `guarded`, `attributes`, `hints`, `conf::params`, `counters` and the
+//! formats of the status are pure: they have no unsafe code, do not use nginx, and take the time as an
+//! argument. The rest is the border to nginx: it has no policy, and its callbacks never panic.
 
-// What is about TLS has no user then.
+// In an nginx without TLS, what is about TLS has no user.
 #![cfg_attr(not(ngx_feature = "http_ssl"), allow(dead_code, unused_imports, unused_mut))]
 
 pub mod attributes;
