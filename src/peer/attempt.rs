@@ -129,7 +129,7 @@ impl Attempt {
         let key = unsafe { PeerData::key(self.data) }.unwrap_or_default();
         let data = self.data();
         let attributes = data.attributes();
-        Identity { key, address: self.address(), attributes, protocol: data.protocol }
+        Identity { key, address: self.address(), attributes, protocol: data.protocol.get() }
     }
 
     /// The address of the server. The balancer has chosen one.
@@ -195,12 +195,18 @@ impl Attempt {
         }
     }
 
-    /// Asks the balancer for a server.
+    /// Asks the balancer for a server. It may also switch TLS on or off.
     #[inline(always)]
     pub fn balancer_get(&self) -> Option<ngx_int_t> {
-        let balancer = &self.data().balancer;
+        let data = self.data();
         // SAFETY: the balancer's callback gets the balancer's data.
-        balancer.get.map(|get| unsafe { get(self.pc.as_ptr(), balancer.data) })
+        let rc = unsafe { data.balancer.get?(self.pc.as_ptr(), data.balancer.data) };
+        // SAFETY: the upstream of the request is valid.
+        let has_tls = unsafe { (*data.request_upstream.as_ptr()).ssl() != 0 };
+        if has_tls != (data.protocol.get().tls != 0) {
+            data.switch_tls();
+        }
+        Some(rc)
     }
 
     /// Tells the balancer that the attempt is over.

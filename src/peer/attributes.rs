@@ -79,7 +79,7 @@ fn evaluate(attempt: &Attempt, is_made: bool) -> Option<&[u8]> {
 #[inline(always)]
 #[cfg(ngx_feature = "http_ssl")]
 fn of_tls(attempt: &Attempt, is_made: bool) -> Option<Option<[Option<Attribute<'_>>; 3]>> {
-    match attempt.data().protocol.tls {
+    match attempt.data().protocol.get().tls {
         0 => return Some(None),
         UNKNOWN => return None,
         _ => {}

@@ -52,7 +52,7 @@ pub struct PeerData {
     /// Whether the attempt's connection may have attributes, apart from a local address.
     pub may_have_attributes: Cell<bool>,
     /// The protocol of the request's connections.
-    pub protocol: Protocol,
+    pub protocol: Cell<Protocol>,
     /// The attributes of the attempt's connection, in the request's memory.
     attributes: Cell<NonNull<[u8]>>,
     /// The time for which the connection of the last attempt was idle before, in milliseconds; 0 for
@@ -199,7 +199,7 @@ impl PeerData {
             key_length: key.map(|key| key.len() as Length),
             refused: Cell::new(if key.is_none() { Some(Refused::Keylen) } else { None }),
             may_have_attributes: Cell::new(may_have_attributes),
-            protocol,
+            protocol: Cell::new(protocol),
             attributes: Cell::new(NonNull::from(&[])),
             idle: Cell::new(0),
             lookup: Cell::new(Lookup::default()),
@@ -213,6 +213,15 @@ impl PeerData {
             Trace::link(data.cast());
             Some(data)
         }
+    }
+
+    /// A balancer has switched TLS on or off for the request.
+    #[cold]
+    pub fn switch_tls(&self) {
+        // SAFETY: the request is valid, and its module has set its upstream up.
+        let tls = unsafe { tls(self.trace.request()) };
+        self.protocol.set(Protocol { tls, ..self.protocol.get() });
+        self.may_have_attributes.set(true);
     }
 
     /// Forgets the data of the previous attempt: the balancer may answer with a connection of its

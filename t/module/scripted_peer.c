@@ -1,12 +1,13 @@
 
 /*
- * For scripted_peer.t: in an upstream, "scripted_peer;" has the balancer change,
- * by the arguments of the request, with what nginx makes a connection, as the
- * modules do in which scripts choose the server:
+ * For scripted_peer.t and switched_tls.t: in an upstream, "scripted_peer;" has
+ * the balancer change, by the arguments of the request, with what nginx makes a
+ * connection, as the modules do in which scripts choose the server:
  *
  *     name=NAME   the name in TLS
  *     bind=yes    127.0.0.2 as the local address, for the first attempt only
  *     conf=copy   the configuration of the upstream is another structure
+ *     tls=on      TLS is used, or with "off" not, whatever the location says
  *
  * $alternating is a.example and b.example in turn, each time that it is looked at
  * in a request.
@@ -215,6 +216,10 @@ scripted_get_peer(ngx_peer_connection_t *pc, void *data)
 
     if (ngx_http_arg(sp->request, (u_char *) "name", 4, &value) == NGX_OK) {
         sp->request->upstream->ssl_name = value;
+    }
+
+    if (ngx_http_arg(sp->request, (u_char *) "tls", 3, &value) == NGX_OK) {
+        sp->request->upstream->ssl = (value.len == 2);
     }
 
     pc->local = NULL;
