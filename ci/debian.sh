@@ -35,24 +35,29 @@ WRAPPER
     chmod +x "$file"
 }
 
-# The packages of a suite: nginx, and the libraries that it is linked with.
+# The packages of a suite: nginx, its Lua module, and the libraries that they are linked with.
 suite_download() {
     local suite=$1 package
     suite_apt "$suite" update
-    for package in nginx nginx-common nginx-dev libc6 libpcre2-8-0 zlib1g libcrypt1 libzstd1; do
+    for package in nginx nginx-common nginx-dev libc6 libpcre2-8-0 zlib1g libcrypt1 libzstd1 \
+        libnginx-mod-http-lua libnginx-mod-http-ndk lua-resty-core lua-resty-lrucache libgcc-s1; do
         suite_apt "$suite" download "$package"
     done
     suite_apt "$suite" download libssl3t64 2>/dev/null || suite_apt "$suite" download libssl3
+    # In bookworm, Lua's module is linked with the first PCRE, and its Lua code with LuaJIT 2.
+    suite_apt "$suite" download libluajit2-5.1-2 libpcre3 2>/dev/null ||
+        suite_apt "$suite" download libluajit-5.1-2
 }
 
 # suite_nginx SUITE: leaves ROOT/nginx, which starts the suite's nginx with the
-# suite's own loader and libraries, and ROOT/src, the configured tree.
+# suite's own loader and libraries, ROOT/src, the configured tree, and ROOT/tree, where
+# the packages are unpacked.
 suite_nginx() {
     local suite=$1 root=$debian/$1 deb
-    if [ -x "$root/nginx" ]; then
+    if [ -x "$root/nginx" ] && [ -d "$root/tree/usr/share/lua" ]; then
         return
     fi
-    rm -rf "$root"/{packages,tree,src}
+    rm -rf "$root"/{nginx,packages,tree,src}
     mkdir -p "$root/packages" "$root/tree"
     say "downloading nginx of $suite"
     (cd "$root/packages" && suite_download "$suite") >&2
