@@ -87,9 +87,12 @@ impl Attempt {
         }
     }
 
-    /// Ends the connection of the request, which is not kept, if other workers may have descriptors
-    /// of it.
+    /// Ends the connection of the request, which is not kept: by the balancer neither, if that has
+    /// connections of its own, and not by other workers, which may have descriptors of it.
     pub fn end_connection(&self) {
+        // SAFETY: the upstream of the request is valid. Only modules that keep connections read it
+        // from here on.
+        unsafe { (*self.data().request_upstream.as_ptr()).set_keepalive(0) };
         if self.upstream().is_shared() {
             self.connection(0).into_iter().for_each(idle::end);
         }
