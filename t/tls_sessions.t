@@ -281,6 +281,12 @@ http {
     proxy_http_version 1.1;
     proxy_set_header Connection "";
 
+    # up to nginx 1.23.3, the default is without TLS 1.3
+
+    proxy_ssl_protocols TLSv1.2 TLSv1.3;
+    grpc_ssl_protocols TLSv1.2 TLSv1.3;
+    uwsgi_ssl_protocols TLSv1.2 TLSv1.3;
+
     $upstreams
 
     # one name before there is a connection, and another one after
