@@ -34,7 +34,7 @@ my $t = Test::Nginx->new()->has(qw/http http_ssl proxy sni rewrite/)
 my $d = $t->testdir();
 
 certificate($t, $_) for qw/ a.example b.example alice bob /;
-revoked($t, 'a.example');
+revocation_list($t, 'a.example');
 
 $t->write_file("same-$_", $t->read_file($_))
 	for qw/ a.example.crt a.example.crl alice.crt alice.key /;
@@ -79,7 +79,7 @@ my @cases = (
 		two => "$verify proxy_ssl_trusted_certificate $d/b.example.crt;" },
 	{ name => 'trust_other_file', one => $trust,
 		two => $trust =~ s/a\.example\.crt/same-$&/r },
-	{ name => 'crl', one => $trust, two => "$trust $crl", refused => 1 },
+	{ name => 'crl', one => $trust, two => "$trust $crl" },
 	{ name => 'crl_other_file', one => "$crl", two => $crl =~ s/a\.e/same-$&/r },
 	{ name => 'certificate', one => $alice, two => $alice =~ s/alice/bob/gr },
 	{ name => 'no_certificate', one => $alice, two => '' },

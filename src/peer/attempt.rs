@@ -155,11 +155,18 @@ impl Attempt {
         }
     }
 
-    /// Says in the state of the attempt which server the balancer has chosen, for `$upstream_addr`.
-    pub fn set_state_peer(&self) {
+    /// Runs an operation while the state of the attempt says which server the balancer has chosen,
+    /// for `$upstream_addr`, as nginx does it once the attempt has begun.
+    pub fn with_server<R>(&self, operation: impl FnOnce() -> R) -> R {
         let upstream = self.data().request_upstream.as_ptr();
         // SAFETY: the upstream of the request is valid, and has a state for the attempt.
-        unsafe { (*(*upstream).state).peer = self.pc.as_ref().name }
+        let state = unsafe { (*upstream).state };
+        // SAFETY: as above.
+        unsafe { (*state).peer = self.pc.as_ref().name };
+        let result = operation();
+        // SAFETY: as above.
+        unsafe { (*state).peer = ptr::null_mut() };
+        result
     }
 
     /// Whether the server has closed the connection of a failed attempt without an answer, and soon:

@@ -24,9 +24,8 @@ pub fn set(attempt: Attempt) {
     let data = attempt.data();
     // A balancer may have set a local address just now.
     if data.may_have_attributes.get() || attempt.local_address().is_some() {
-        // As nginx is about to do: a variable that is evaluated here may keep its value.
-        attempt.set_state_peer();
-        data.set_attributes(evaluate(&attempt, false));
+        // A variable that is evaluated here may keep its value.
+        data.set_attributes(attempt.with_server(|| evaluate(&attempt, false)));
     }
 }
 
