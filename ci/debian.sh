@@ -4,9 +4,15 @@
 
 debian=$PWD/target/debian
 
+# Of which architecture it is, if not the machine's; what starts its programs if the
+# machine cannot; and more packages to unpack with nginx.
+architecture=
+emulator=
+more_packages=()
+
 # suite_apt SUITE COMMAND...: apt-get with lists and a cache of its own.
 suite_apt() {
-    local suite=$1 root=$debian/$1
+    local suite=$1 root=$debian/$1 of=${architecture:-$(dpkg --print-architecture)}
     shift
     mkdir -p "$root/apt/lists/partial" "$root/apt/cache/archives/partial"
     printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n' \
@@ -15,22 +21,22 @@ suite_apt() {
     apt-get -qq \
         -o Dir::Etc::SourceList="$root/apt/sources.list" -o Dir::Etc::SourceParts=/dev/null \
         -o Dir::State::Lists="$root/apt/lists" -o Dir::State::Status="$root/apt/status" \
-        -o Dir::Cache="$root/apt/cache" -o APT::Architectures="$(dpkg --print-architecture)" \
-        -o APT::Sandbox::User=root "$@"
+        -o Dir::Cache="$root/apt/cache" -o APT::Sandbox::User=root \
+        -o APT::Architecture="$of" -o APT::Architectures="$of" "$@"
 }
 
 # wrapper TREE PROGRAM: makes a file of the program's name beside the tree, which starts
 # it with the tree's own loader and libraries.
 wrapper() {
     local tree=$1 file=${1%/*}/${2##*/} loader libraries
-    loader=$(find "$tree" -name 'ld-linux-*.so.*' -type f -print -quit)
+    loader=$(find "$tree" -name 'ld-linux*.so.*' -type f -print -quit)
     [ -n "$loader" ] || die "no loader in $tree"
     libraries=$(find "$tree" -name 'libc.so.6' -printf '%h:' -quit)
     libraries+=$(find "$tree" -name 'libssl.so.*' -printf '%h' -quit)
     cat >"$file" <<WRAPPER
 #!/bin/sh
 tree=\$(dirname "\$(readlink -f "\$0")")/${tree##*/}
-exec "\$tree${loader#"$tree"}" --library-path "${libraries//"$tree"/\$tree}" "\$tree$2" "\$@"
+exec ${emulator:+$emulator }"\$tree${loader#"$tree"}" --library-path "${libraries//"$tree"/\$tree}" "\$tree$2" "\$@"
 WRAPPER
     chmod +x "$file"
 }
@@ -40,7 +46,8 @@ suite_download() {
     local suite=$1 package
     suite_apt "$suite" update
     for package in nginx nginx-common nginx-dev libc6 libpcre2-8-0 zlib1g libcrypt1 libzstd1 \
-        libnginx-mod-http-lua libnginx-mod-http-ndk lua-resty-core lua-resty-lrucache libgcc-s1; do
+        libnginx-mod-http-lua libnginx-mod-http-ndk lua-resty-core lua-resty-lrucache libgcc-s1 \
+        "${more_packages[@]}"; do
         suite_apt "$suite" download "$package"
     done
     suite_apt "$suite" download libssl3t64 2>/dev/null || suite_apt "$suite" download libssl3
