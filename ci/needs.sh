@@ -7,7 +7,7 @@
 # function in ci/setup.
 # shellcheck disable=SC2034  # for ci/setup
 groups=(build sources scripts test matrix demo bench charts fuzz memcheck sanitize package race release deny
-    soak docs)
+    arm64 soak docs)
 packages=()
 tools=()
 
@@ -52,6 +52,10 @@ has_cargo_deny() { [ -x "$(cargo_deny_file)" ]; }
 has_mpm_itk() { [ -e "$(mpm_itk_file)" ]; }
 has_spnego() { "$(spnego_python)" -c 'import spnego'; }
 has_venv() { python3 -c 'import ensurepip'; }
+# has_std TARGET: whether the compiler has Rust's library for it.
+has_std() { compgen -G "$(rustc --print sysroot)/lib/rustlib/$1/lib/libstd-*" >/dev/null; }
+has_std_arm64() { has_std aarch64-unknown-linux-gnu; }
+has_std_i386() { has_std i686-unknown-linux-gnu; }
 has_rust_tools() { cargo fmt --version && cargo clippy --version; }
 
 # The module, and an nginx.
@@ -173,6 +177,23 @@ add_release() {
 
 # For ci/release, but not with --short: it has to be built.
 add_deny() { need_tool cargo_deny has_cargo_deny; }
+
+# For ci/release too, but not with --short.
+add_arm64() {
+    add_build
+    need prove perl
+    need openssl openssl
+    need_file debian-archive-keyring "$apt_keyring"
+    need dpkg dpkg
+    need readelf binutils
+    need qemu-aarch64 qemu-user
+    need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
+    need_file libc6-dev-arm64-cross /usr/aarch64-linux-gnu/include/stdio.h
+    need i686-linux-gnu-gcc gcc-i686-linux-gnu
+    need_file libc6-dev-i386-cross /usr/i686-linux-gnu/include/stdio.h
+    need_tool std_arm64 has_std_arm64
+    need_tool std_i386 has_std_i386
+}
 
 add_soak() { add_build; }
 
