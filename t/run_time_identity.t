@@ -16,6 +16,7 @@ use lib ($ENV{NGINX_TESTS_DIR} ? "$ENV{NGINX_TESTS_DIR}/lib" : ()),
 	"$FindBin::Bin/lib";
 
 use IO::Socket::INET;
+use POSIX ();
 
 use Test::Nginx;
 use Test::Backend;
@@ -32,7 +33,7 @@ my $t = Test::Nginx->new()->has(qw/http http_ssl proxy rewrite sni/)
 
 compile_module($t, 'runtime_upstream');
 
-$t->plan(24);
+$t->plan(25);
 
 certificate($t, 'localhost');
 
@@ -61,6 +62,11 @@ http {
 
         location /made {
             runtime_upstream %%TESTDIR%%/upstream.conf;
+        }
+
+        location /pid {
+            add_header X-Pid $pid;
+            return 204;
         }
 
         location / {
@@ -134,6 +140,23 @@ isnt($other, $tls, 'other settings');
 is(get('/tls/', 'a'), $tls, 'settings again');
 is(get('/other/', 'a'), $other, 'other settings again');
 
+# TLS sessions end with the upstream, and so do 300 of them
+
+SKIP: {
+	skip 'no memory to measure', 1
+		if !-r "/proc/$$/statm" || $ENV{TEST_NGINX_VALGRIND};
+
+	my $renew = sub {
+		made($t, 8082, 'keepalive 8;');
+		get("/name/?n=$_.example", 'a') for 'a' .. 'd';
+	};
+
+	$renew->() for 1 .. 30;
+	my $before = memory();
+	$renew->() for 1 .. 75;
+	cmp_ok(memory() - $before, '<', 400 * 1024, 'sessions are freed');
+}
+
 # bound connections
 
 made($t, 8081, 'keepalive 8; ntlm;');
@@ -186,6 +209,17 @@ sub client {
 		Proto => 'tcp',
 		PeerAddr => '127.0.0.1:' . port(8080),
 	) || die "Can't connect to nginx: $!\n";
+}
+
+# what the worker has, in bytes
+
+sub memory {
+	my ($worker) = http_get('/pid') =~ /X-Pid: (\d+)/
+		or die "No worker process\n";
+
+	open my $fh, '<', "/proc/$worker/statm" or die "Can't open statm: $!\n";
+
+	return (split ' ', <$fh>)[1] * POSIX::sysconf(POSIX::_SC_PAGESIZE());
 }
 
 # the connection to the server on which a request of a client was sent

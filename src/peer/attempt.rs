@@ -131,7 +131,7 @@ impl Attempt {
         // SAFETY: `init` has made the data.
         let key = unsafe { PeerData::key(self.data) }.unwrap_or_default();
         let data = self.data();
-        let attributes = data.attributes();
+        let attributes = data.attributes().unwrap_or_default();
         Identity { key, address: self.address(), attributes, protocol: data.protocol.get() }
     }
 
@@ -205,18 +205,12 @@ impl Attempt {
         }
     }
 
-    /// Asks the balancer for a server. It may also switch TLS on or off.
+    /// Asks the balancer for a server.
     #[inline(always)]
     pub fn balancer_get(&self) -> Option<ngx_int_t> {
-        let data = self.data();
+        let balancer = &self.data().balancer;
         // SAFETY: the balancer's callback gets the balancer's data.
-        let rc = unsafe { data.balancer.get?(self.pc.as_ptr(), data.balancer.data) };
-        // SAFETY: the upstream of the request is valid.
-        let has_tls = unsafe { (*data.request_upstream.as_ptr()).ssl() != 0 };
-        if has_tls != (data.protocol.get().tls != 0) {
-            data.switch_tls();
-        }
-        Some(rc)
+        balancer.get.map(|get| unsafe { get(self.pc.as_ptr(), balancer.data) })
     }
 
     /// Tells the balancer that the attempt is over.

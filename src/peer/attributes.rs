@@ -21,30 +21,34 @@ use crate::nginx::{self, tls};
 /// Evaluates the attributes of an attempt for which the balancer has chosen a server.
 #[inline(always)]
 pub fn set(attempt: Attempt) {
-    let data = attempt.data();
-    // A balancer may have set a local address just now.
-    if data.may_have_attributes.get() || attempt.local_address().is_some() {
+    if may_be_any(attempt) {
         // A variable that is evaluated here may keep its value.
-        data.set_attributes(attempt.with_server(|| evaluate(&attempt, false)));
+        let attributes = attempt.with_server(|| evaluate(&attempt, false));
+        attempt.data().set_attributes(attributes);
     }
 }
 
 /// Sets the attributes of an attempt for which the balancer has a connection of its own: nobody knows
 /// what that was made with, so it is of this module only if all connections are alike.
 pub fn set_unknown(attempt: Attempt) {
-    let data = attempt.data();
-    let are_alike = attempt.upstream().longest_attributes() == 0;
-    if data.may_have_attributes.get() || attempt.local_address().is_some() || !are_alike {
-        data.set_attributes(None);
+    if may_be_any(attempt) || attempt.upstream().longest_attributes() != 0 {
+        attempt.data().set_attributes(None);
     }
+}
+
+/// Whether the connection of an attempt may have attributes.
+#[inline(always)]
+fn may_be_any(attempt: Attempt) -> bool {
+    attempt.data().protocol.get().tls != 0
+        || attempt.local_address().is_some()
+        || attempt.upstream().settings().ntlm
 }
 
 /// Makes sure that a new connection was made with the attributes that were evaluated before.
 /// Otherwise they are not known.
-#[cold]
 pub fn confirm(attempt: Attempt) {
     let data = attempt.data();
-    if !data.attributes().is_empty() && evaluate(&attempt, true) != Some(data.attributes()) {
+    if evaluate(&attempt, true) != data.attributes() {
         data.set_attributes(None);
     }
 }

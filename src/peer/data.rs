@@ -47,14 +47,11 @@ pub struct PeerData {
     pub outcome: Cell<Option<Outcome>>,
     /// The length of the slice key as used; `None` if it is too long, and connections are not kept.
     key_length: Option<Length>,
-    /// Why the attempt's connection is not kept, if it is not, whatever happens.
-    refused: Cell<Option<Refused>>,
-    /// Whether the attempt's connection may have attributes, apart from a local address.
-    pub may_have_attributes: Cell<bool>,
-    /// The protocol of the request's connections.
+    /// The protocol of the attempt's connection.
     pub protocol: Cell<Protocol>,
-    /// The attributes of the attempt's connection, in the request's memory.
-    attributes: Cell<NonNull<[u8]>>,
+    /// The attributes of the attempt's connection, in the request's memory; `None` if they are not
+    /// known, and it is not kept.
+    attributes: Cell<Option<NonNull<[u8]>>>,
     /// The time for which the connection of the last attempt was idle before, in milliseconds; 0 for
     /// a new one.
     pub idle: Cell<u32>,
@@ -136,7 +133,8 @@ unsafe fn protocol(r: *mut ngx_http_request_t, upstream: &Upstream) -> Protocol 
             module: tag.as_ref().map_or(u16::MAX, |module| module.ctx_index as u16),
             handler: handler.wrapping_sub(tag.addr()) as u32,
             location: if upstream.settings().keepalive.local { location(r) } else { 0 },
-            tls: tls(r),
+            // Known when the balancer has been asked.
+            tls: 0,
         }
     }
 }
@@ -190,17 +188,14 @@ impl PeerData {
         // meanwhile.
         let (trace, balancer) =
             unsafe { (Trace::new(r), Balancer::of(&request_upstream.as_ref().peer)) };
-        let may_have_attributes = protocol.tls != 0 || upstream.settings().ntlm;
         let data = || PeerData {
             trace,
             upstream: NonNull::from(upstream),
             request_upstream,
             outcome: Cell::new(None),
             key_length: key.map(|key| key.len() as Length),
-            refused: Cell::new(if key.is_none() { Some(Refused::Keylen) } else { None }),
-            may_have_attributes: Cell::new(may_have_attributes),
             protocol: Cell::new(protocol),
-            attributes: Cell::new(NonNull::from(&[])),
+            attributes: Cell::new(None),
             idle: Cell::new(0),
             lookup: Cell::new(Lookup::default()),
             #[cfg(ngx_feature = "http_cache")]
@@ -215,15 +210,6 @@ impl PeerData {
         }
     }
 
-    /// A balancer has switched TLS on or off for the request.
-    #[cold]
-    pub fn switch_tls(&self) {
-        // SAFETY: the request is valid, and its module has set its upstream up.
-        let tls = unsafe { tls(self.trace.request()) };
-        self.protocol.set(Protocol { tls, ..self.protocol.get() });
-        self.may_have_attributes.set(true);
-    }
-
     /// Forgets the data of the previous attempt: the balancer may answer with a connection of its
     /// own, for which the upstream is not asked.
     #[inline(always)]
@@ -231,6 +217,7 @@ impl PeerData {
         self.outcome.set(None);
         self.idle.set(0);
         self.lookup.set(Lookup::default());
+        self.attributes.set(Some(NonNull::from(&[])));
         #[cfg(ngx_feature = "http_cache")]
         if self.replaced.is_watched() {
             self.replaced.response.set(Response::default());
@@ -250,26 +237,42 @@ impl PeerData {
     /// Why it may not.
     #[inline(always)]
     pub fn may_be_kept(&self) -> Result<(), Refused> {
-        self.refused.get().map_or(Ok(()), Err)
+        match (self.attributes.get(), self.key_length) {
+            (None, _) => Err(Refused::Identity),
+            (_, None) => Err(Refused::Keylen),
+            _ => Ok(()),
+        }
     }
 
     /// Sets the attributes of the attempt's connection, which live as long as the request; `None` if
     /// they are not known.
     pub fn set_attributes(&self, attributes: Option<&[u8]>) {
-        self.may_have_attributes.set(true);
-        self.attributes.set(NonNull::from(attributes.unwrap_or_default()));
-        self.refused.set(match (attributes, self.key_length) {
-            (None, _) => Some(Refused::Identity),
-            (_, None) => Some(Refused::Keylen),
-            _ => None,
-        });
+        self.attributes.set(attributes.map(NonNull::from));
     }
 
-    /// The attributes of the attempt's connection.
+    /// The attributes of the attempt's connection; `None` if they are not known.
     #[inline(always)]
-    pub fn attributes(&self) -> &[u8] {
+    pub fn attributes(&self) -> Option<&[u8]> {
         // SAFETY: they live as long as the request, as the data does.
-        unsafe { self.attributes.get().as_ref() }
+        self.attributes.get().map(|attributes| unsafe { attributes.as_ref() })
+    }
+
+    /// Whether the attempt's connection has attributes.
+    #[inline(always)]
+    pub fn has_attributes(&self) -> bool {
+        self.attributes().is_some_and(|attributes| !attributes.is_empty())
+    }
+
+    /// Looks at the TLS settings of the attempt: a balancer may have changed them.
+    #[inline(always)]
+    pub fn look_at_tls(&self) {
+        let protocol = self.protocol.get();
+        // SAFETY: the request is valid, and so is its upstream, which its module has set up.
+        unsafe {
+            if protocol.tls != 0 || (*self.request_upstream.as_ptr()).ssl() != 0 {
+                self.protocol.set(Protocol { tls: tls(self.trace.request()), ..protocol });
+            }
+        }
     }
 
     /// The slice key as used; `None` if connections are not kept.

@@ -24,6 +24,7 @@ pub fn get(attempt: Attempt) -> ngx_int_t {
     let (data, upstream) = (attempt.data(), attempt.upstream());
     data.begin_attempt();
     let Some(rc) = attempt.balancer_get() else { return nginx::ERROR };
+    data.look_at_tls();
     if rc != nginx::OK {
         attributes::set_unknown(attempt);
         data.trace.push(trace::Attempt::None);

@@ -57,7 +57,7 @@ fn keep(attempt: Attempt, c: Connection) -> Result<(), Refused> {
     if !c.watch() {
         return Err(Refused::Failed);
     }
-    if attempt.data().may_have_attributes.get() && c.is_new() {
+    if attempt.data().has_attributes() && c.is_new() {
         attributes::confirm(attempt);
         client::bind(attempt, c).ok_or(Refused::Failed)?;
     }

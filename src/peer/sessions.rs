@@ -3,20 +3,19 @@
 
 use super::attempt::Attempt;
 use super::attributes;
-use crate::counters::Refused;
 
 /// Whether the balancer may have the session of an attempt: there are no others.
 pub fn are_the_balancers(attempt: Attempt) -> bool {
-    let data = attempt.data();
-    !attempt.upstream().has_sessions()
-        && data.attributes().is_empty()
-        && data.may_be_kept().err() != Some(Refused::Identity)
+    let is_alike = attempt.data().attributes().is_some_and(<[u8]>::is_empty);
+    is_alike && !attempt.upstream().has_sessions()
 }
 
 /// Offers the session of the attempt's identity for its new connection. `false` if that fails.
 pub fn offer(attempt: Attempt) -> bool {
     // nginx has used the name and the certificate just now.
-    attributes::confirm(attempt);
+    if attempt.data().has_attributes() {
+        attributes::confirm(attempt);
+    }
     if attempt.data().may_be_kept().is_err() {
         return true;
     }
