@@ -30,7 +30,7 @@ my $t = Test::Nginx->new()->has(qw/http http_ssl proxy rewrite sni/)
 
 compile_module($t, 'scripted_peer');
 
-$t->plan(9);
+$t->plan(13);
 
 certificate($t, 'localhost');
 
@@ -65,6 +65,13 @@ http {
         keepalive 8;
     }
 
+    upstream both {
+        server 127.0.0.1:8082 max_fails=0;
+        server 127.0.0.1:8081 max_fails=0 backup;
+        scripted_peer;
+        keepalive 8;
+    }
+
     server {
         listen       127.0.0.1:8080;
         server_name  localhost;
@@ -81,6 +88,11 @@ http {
         location /plain {
             proxy_pass https://plain;
         }
+
+        location /both {
+            proxy_pass https://both;
+            proxy_next_upstream http_404;
+        }
     }
 
     server {
@@ -94,6 +106,14 @@ http {
         add_header X-Made "$scheme $ssl_server_name" always;
 
         location / {
+            return 200;
+        }
+
+        location /both {
+            if ($scheme = https) {
+                return 404;
+            }
+
             return 200;
         }
     }
@@ -115,6 +135,11 @@ like(http_get('/?n=a.example'), qr/ 400 .*^X-Keepalive: MISS\r$/ms,
 	'not switched on');
 is(made('/?tls=on&n=a.example')->{c}, $on->{c}, 'switched on once more');
 
+# timeouts are no part of the settings
+
+is(made('/?tls=on&n=a.example&timeouts=1')->{c}, $on->{c},
+	'switched on, other timeouts');
+
 # off: the server has no TLS, so a handshake would fail on any connection
 
 my $off = made('/plain?tls=off&n=a.example');
@@ -123,6 +148,13 @@ is(made('/plain?tls=off&n=a.example')->{c}, $off->{c}, 'switched off again');
 is(made('/plain?tls=off&n=b.example')->{c}, $off->{c}, 'any name');
 like(http_get('/plain?n=a.example'), qr/ 502 .*^X-Keepalive: MISS\r$/ms,
 	'not switched off');
+
+# off for the second attempt
+
+my $next = made('/both?tls=first&n=a.example');
+like($next->{made}, qr/^http\b/, 'switched off for the next server');
+is(made('/both?tls=first&n=b.example')->{c}, $next->{c}, 'and again');
+like(http_get('/both?n=a.example'), qr/ 502 /, 'not switched off for the next');
 
 ###############################################################################
 

@@ -42,6 +42,9 @@ pub struct PeerData {
     upstream: NonNull<Upstream>,
     /// nginx's upstream of the request. `ngx_peer_connection_t` may be another module's copy.
     pub request_upstream: NonNull<ngx_http_upstream_t>,
+    /// The address of the configuration with which the request's module has set the upstream up. A
+    /// balancer may put a copy with other timeouts in its place.
+    module_conf: usize,
     /// The outcome of the last attempt's connection; `None` if it is still in use, or there is no
     /// connection.
     pub outcome: Cell<Option<Outcome>>,
@@ -152,19 +155,17 @@ unsafe fn location(r: *mut ngx_http_request_t) -> u64 {
     }
 }
 
-/// The number of the TLS settings with which a request makes connections; 0 if it does not use TLS.
+/// The number of the TLS settings of a request's location, in its module's configuration at this
+/// address.
 ///
 /// # Safety
 ///
-/// The request is valid, and its module has set its upstream up.
-unsafe fn tls(r: *mut ngx_http_request_t) -> u16 {
-    // SAFETY: the request and its upstream are valid.
+/// The request is valid.
+unsafe fn tls(r: *mut ngx_http_request_t, module_conf: usize) -> u16 {
+    // SAFETY: the request's location has a configuration of this type, which does not change.
     unsafe {
-        if (*(*r).upstream).ssl() == 0 {
-            return 0;
-        }
         let conf = (*r).http_location_conf_unchecked::<LocationConf>(nginx::this_module());
-        conf.map_or(UNKNOWN, |conf| conf.as_ref().tls.number((*(*r).upstream).conf.addr()))
+        conf.map_or(UNKNOWN, |conf| conf.as_ref().tls.number(module_conf))
     }
 }
 
@@ -186,12 +187,15 @@ impl PeerData {
         let protocol = unsafe { protocol(r, upstream) };
         // SAFETY: the request has its array of states and an upstream, which nothing changes
         // meanwhile.
-        let (trace, balancer) =
-            unsafe { (Trace::new(r), Balancer::of(&request_upstream.as_ref().peer)) };
+        let (trace, balancer, module_conf) = unsafe {
+            let upstream = request_upstream.as_ref();
+            (Trace::new(r), Balancer::of(&upstream.peer), upstream.conf.addr())
+        };
         let data = || PeerData {
             trace,
             upstream: NonNull::from(upstream),
             request_upstream,
+            module_conf,
             outcome: Cell::new(None),
             key_length: key.map(|key| key.len() as Length),
             protocol: Cell::new(protocol),
@@ -263,15 +267,17 @@ impl PeerData {
         self.attributes().is_some_and(|attributes| !attributes.is_empty())
     }
 
-    /// Looks at the TLS settings of the attempt: a balancer may have changed them.
+    /// Looks whether the attempt uses TLS: a balancer may have switched it on or off.
     #[inline(always)]
     pub fn look_at_tls(&self) {
         let protocol = self.protocol.get();
-        // SAFETY: the request is valid, and so is its upstream, which its module has set up.
-        unsafe {
-            if protocol.tls != 0 || (*self.request_upstream.as_ptr()).ssl() != 0 {
-                self.protocol.set(Protocol { tls: tls(self.trace.request()), ..protocol });
-            }
+        // SAFETY: the request and its upstream are valid.
+        let is_used = unsafe { (*self.request_upstream.as_ptr()).ssl() != 0 };
+        if is_used != (protocol.tls != 0) {
+            // SAFETY: the request is valid.
+            let settings = || unsafe { tls(self.trace.request(), self.module_conf) };
+            let tls = if is_used { settings() } else { 0 };
+            self.protocol.set(Protocol { tls, ..protocol });
         }
     }
 

@@ -7,7 +7,10 @@
  *     name=NAME   the name in TLS
  *     bind=yes    127.0.0.2 as the local address, for the first attempt only
  *     conf=copy   the configuration of the upstream is another structure
- *     tls=on      TLS is used, or with "off" not, whatever the location says
+ *     tls=on      TLS is used, or with "off" not, whatever the location says;
+ *                 with "first", for the first attempt only
+ *     timeouts=1  a copy of the configuration, with other timeouts, takes its
+ *                 place when the server is chosen
  *
  * $alternating is a.example and b.example in turn, each time that it is looked at
  * in a request.
@@ -36,6 +39,7 @@ static ngx_int_t scripted_init_upstream(ngx_conf_t *cf,
     ngx_http_upstream_srv_conf_t *us);
 static ngx_int_t scripted_init_peer(ngx_http_request_t *r,
     ngx_http_upstream_srv_conf_t *us);
+static ngx_int_t scripted_copy_conf(ngx_http_request_t *r);
 static ngx_int_t scripted_get_peer(ngx_peer_connection_t *pc, void *data);
 static void scripted_free_peer(ngx_peer_connection_t *pc, void *data,
     ngx_uint_t state);
@@ -160,10 +164,9 @@ scripted_init_upstream(ngx_conf_t *cf, ngx_http_upstream_srv_conf_t *us)
 static ngx_int_t
 scripted_init_peer(ngx_http_request_t *r, ngx_http_upstream_srv_conf_t *us)
 {
-    ngx_str_t                  value;
-    scripted_peer_t           *sp;
-    ngx_http_upstream_t       *u;
-    ngx_http_upstream_conf_t  *conf;
+    ngx_str_t             value;
+    scripted_peer_t      *sp;
+    ngx_http_upstream_t  *u;
 
     if (scripted_original_init(r, us) != NGX_OK) {
         return NGX_ERROR;
@@ -194,14 +197,25 @@ scripted_init_peer(ngx_http_request_t *r, ngx_http_upstream_srv_conf_t *us)
     u->peer.free = scripted_free_peer;
 
     if (ngx_http_arg(r, (u_char *) "conf", 4, &value) == NGX_OK) {
-        conf = ngx_palloc(r->pool, sizeof(ngx_http_upstream_conf_t));
-        if (conf == NULL) {
-            return NGX_ERROR;
-        }
-
-        *conf = *u->conf;
-        u->conf = conf;
+        return scripted_copy_conf(r);
     }
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+scripted_copy_conf(ngx_http_request_t *r)
+{
+    ngx_http_upstream_conf_t  *conf;
+
+    conf = ngx_palloc(r->pool, sizeof(ngx_http_upstream_conf_t));
+    if (conf == NULL) {
+        return NGX_ERROR;
+    }
+
+    *conf = *r->upstream->conf;
+    r->upstream->conf = conf;
 
     return NGX_OK;
 }
@@ -212,20 +226,32 @@ scripted_get_peer(ngx_peer_connection_t *pc, void *data)
 {
     ngx_str_t         value;
     ngx_addr_t       *addr;
+    ngx_uint_t        is_first;
     scripted_peer_t  *sp = data;
+
+    is_first = (sp->attempts++ == 0);
 
     if (ngx_http_arg(sp->request, (u_char *) "name", 4, &value) == NGX_OK) {
         sp->request->upstream->ssl_name = value;
     }
 
     if (ngx_http_arg(sp->request, (u_char *) "tls", 3, &value) == NGX_OK) {
-        sp->request->upstream->ssl = (value.len == 2);
+        sp->request->upstream->ssl = (value.len == 2
+                                      || (value.len == 5 && is_first));
+    }
+
+    if (ngx_http_arg(sp->request, (u_char *) "timeouts", 8, &value) == NGX_OK) {
+        if (scripted_copy_conf(sp->request) != NGX_OK) {
+            return NGX_ERROR;
+        }
+
+        sp->request->upstream->conf->read_timeout = 5000;
     }
 
     pc->local = NULL;
 
     if (ngx_http_arg(sp->request, (u_char *) "bind", 4, &value) == NGX_OK
-        && sp->attempts++ == 0)
+        && is_first)
     {
         addr = ngx_pcalloc(sp->request->pool, sizeof(ngx_addr_t));
         if (addr == NULL) {
