@@ -89,6 +89,7 @@ my %upstreams = (
 	two_names => [ 'SECOND keepalive 8;', a => $of_a, b => $of_b ],
 	grpc => [ 'keepalive 8;', a => $of_a, b => $of_b ],
 	uwsgi => [ 'keepalive 8;', a => $of_a, b => $of_b ],
+	modules => [ 'keepalive 8;', x => '', uwsgi => '' ],
 	many => [ 'keepalive 512;', x => "$name \$arg_n;" ],
 );
 
@@ -196,6 +197,10 @@ uwsgi/a                 . -
 uwsgi/b                 . -
 uwsgi/a                 r -
 uwsgi/b                 r -
+modules/x               . -
+modules/uwsgi           . -
+modules/x               r -
+modules/uwsgi           r -
 EOF
 
 # and by nginx's own keepalive: what a location gets after the other
@@ -236,10 +241,6 @@ for my $i (0 .. $#versions) {
 	for my $u (sort keys %upstreams) {
 		my ($says, %of) = @{ $upstreams{$u} };
 
-		my $module = $u =~ /^(?:grpc|uwsgi)$/ ? $u : 'proxy';
-		my $pass = $u eq 'grpc' ? "grpc_pass grpcs://$u$i;"
-			: $u eq 'uwsgi' ? "uwsgi_pass suwsgi://$u$i;"
-			: "proxy_pass https://$u$i;";
 		my $first = $u eq 'grpc' ? $http2 : $port;
 
 		$says =~ s/ZONE/$u$i/;
@@ -249,6 +250,11 @@ for my $i (0 .. $#versions) {
 			. "keepalive_requests 1; }\n";
 
 		for my $l (sort keys %of) {
+			my ($module) = grep { /^(?:grpc|uwsgi)$/ } $u, $l;
+			$module ||= 'proxy';
+			my $pass = $module eq 'grpc' ? "grpc_pass grpcs://$u$i;"
+				: $module eq 'uwsgi' ? "uwsgi_pass suwsgi://$u$i;"
+				: "proxy_pass https://$u$i;";
 			(my $ssl = $of{$l}) =~ s/proxy_/${module}_/g;
 			$locations .= "location /$i/$u/$l { $pass $ssl }\n";
 		}
