@@ -7,7 +7,7 @@
 # function in ci/setup.
 # shellcheck disable=SC2034  # for ci/setup
 groups=(build sources scripts test matrix demo bench charts fuzz memcheck sanitize package race release deny
-    arm64 soak docs)
+    arm64 soak docs lint)
 packages=()
 tools=()
 
@@ -97,12 +97,17 @@ add_scripts() {
     if ! has_spnego >/dev/null 2>&1 && ! has_venv >/dev/null 2>&1; then packages+=(python3-venv); fi
 }
 
+# The first part of ci/test.
+add_lint() {
+    add_build
+    need shellcheck shellcheck
+    need_tool rust_tools has_rust_tools
+}
+
 # All that ci/test runs.
 add_test() {
     local group
-    need shellcheck shellcheck
-    need_tool rust_tools has_rust_tools
-    for group in scripts matrix release demo bench memcheck sanitize fuzz soak package docs; do
+    for group in lint scripts matrix release demo bench memcheck sanitize fuzz soak package docs; do
         "add_$group"
     done
 }
