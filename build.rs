@@ -1,13 +1,23 @@
 //! Hands on what is known about the nginx tree in use, as cfgs named for the capability.
 
-use std::path::Path;
-use std::{env, fs, io};
+use std::error::Error;
+use std::path::PathBuf;
+use std::{env, fs};
 
-fn main() -> io::Result<()> {
+#[path = "build/layout.rs"]
+mod layout;
+
+fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=build/layout.rs");
+    for variable in ["DEP_NGINX_INCLUDE", "DEP_NGINX_CFLAGS", "CC", "CFLAGS"] {
+        println!("cargo::rerun-if-env-changed={variable}");
+    }
     atomics();
     features();
-    peer_connection()
+    layout()?;
+    peer_connection();
+    Ok(())
 }
 
 /// The counters are shared by the workers, as 64-bit atomics.
@@ -34,41 +44,61 @@ fn features() {
     }
 }
 
-/// What forks and options may leave out of `ngx_peer_connection_t`, by asking the compiler, as
-/// nginx's own configure does: `ngx_peer_session` (callbacks for TLS sessions) and
-/// `ngx_peer_notify`.
-fn peer_connection() -> io::Result<()> {
-    // Without an answer to this, the others mean nothing.
-    assert!(has_member("get")?, "cannot compile with the headers of nginx");
+fn has_feature(name: &str) -> bool {
+    let features = env::var("DEP_NGINX_FEATURES").unwrap_or_default();
+    features.split(',').any(|feature| feature.trim() == name)
+}
 
-    for (member, name) in [("set_session", "ngx_peer_session"), ("notify", "ngx_peer_notify")] {
-        println!("cargo::rustc-check-cfg=cfg({name})");
-        if has_member(member)? {
-            println!("cargo::rustc-cfg={name}");
-        }
-    }
+/// The layout of nginx's structures, for the compiler to compare with bindgen's.
+fn layout() -> Result<(), Box<dyn Error>> {
+    let structures = layout::structures(has_feature);
+    let object = compile(&layout::probe(&structures), true)
+        .map_err(|error| format!("cannot compile with the headers of nginx: {error}"))?;
+    let checks = layout::checks(&structures, &fs::read(object)?);
+    fs::write(
+        out_dir().join("layout.rs"),
+        checks.ok_or("the C compiler's answer is not understood")?,
+    )?;
     Ok(())
 }
 
-fn has_member(member: &str) -> io::Result<bool> {
-    println!("cargo::rerun-if-env-changed=DEP_NGINX_INCLUDE");
-    println!("cargo::rerun-if-env-changed=DEP_NGINX_CFLAGS");
+/// What forks and options may leave out of `ngx_peer_connection_t`, by asking the compiler, as
+/// nginx's own configure does: `ngx_peer_session` (callbacks for TLS sessions) and
+/// `ngx_peer_notify`.
+fn peer_connection() {
+    for (member, name) in [("set_session", "ngx_peer_session"), ("notify", "ngx_peer_notify")] {
+        println!("cargo::rustc-check-cfg=cfg({name})");
+        let probe = format!(
+            "#include <ngx_config.h>\n#include <ngx_core.h>\n#include <ngx_event.h>\n\
+             #include <ngx_event_connect.h>\n\
+             size_t probe = offsetof(ngx_peer_connection_t, {member});\n"
+        );
+        if compile(&probe, false).is_ok() {
+            println!("cargo::rustc-cfg={name}");
+        }
+    }
+}
 
-    let probe = Path::new(&env::var_os("OUT_DIR").unwrap_or_default()).join("probe.c");
-    let source = format!(
-        "#include <ngx_config.h>\n#include <ngx_core.h>\n#include <ngx_event.h>\n\
-         #include <ngx_event_connect.h>\n\
-         size_t probe = offsetof(ngx_peer_connection_t, {member});\n"
-    );
+fn out_dir() -> PathBuf {
+    env::var_os("OUT_DIR").unwrap_or_default().into()
+}
+
+/// Compiles a source with the headers of nginx to an object file. Its errors are shown unless
+/// they are an answer.
+fn compile(source: &str, shows_errors: bool) -> Result<PathBuf, Box<dyn Error>> {
+    let probe = out_dir().join("probe.c");
     fs::write(&probe, source)?;
 
     let mut compiler = cc::Build::new();
-    compiler.file(probe).warnings(false).cargo_metadata(false).cargo_warnings(false);
+    compiler.file(probe).warnings(false).cargo_metadata(false).cargo_warnings(shows_errors);
+    // The object file is to have what it says, and not only instructions for a linker.
+    compiler.flag_if_supported("-fno-lto");
     for include in env::split_paths(&env::var_os("DEP_NGINX_INCLUDE").unwrap_or_default()) {
         compiler.include(include);
     }
     for flag in env::var("DEP_NGINX_CFLAGS").unwrap_or_default().split_whitespace() {
         compiler.flag(flag);
     }
-    Ok(compiler.try_compile("probe").is_ok())
+    let objects = compiler.try_compile_intermediates()?;
+    objects.into_iter().next().ok_or_else(|| "no object file".into())
 }

@@ -17,16 +17,14 @@ use ngx::http::{
     HttpModule, HttpModuleConfExt, HttpModuleLocationConf, HttpModuleMainConf,
     HttpModuleServerConf, Merge, NgxHttpUpstreamModule,
 };
-#[cfg(not(ngx_feature = "http_ssl"))]
-use ngx::ngx_conf_log_error;
-use ngx::{ngx_log_error, ngx_string};
+use ngx::{ngx_conf_log_error, ngx_log_error, ngx_string};
 
 use crate::conf::MainConf;
 use crate::counters::Pid;
 use crate::handover;
 use crate::learned::Learned;
 use crate::location::LocationConf;
-use crate::nginx;
+use crate::nginx::{self, layout};
 use crate::sharing;
 use crate::upstream::{self, ServerConf, Upstream};
 use crate::variables;
@@ -34,6 +32,7 @@ use crate::variables;
 mod directives;
 mod locations;
 mod run_time;
+mod running;
 mod set_up;
 mod upstream_modules;
 mod varieties;
@@ -86,6 +85,31 @@ impl HttpModule for Module {
             }
         }
         NGX_CONF_OK
+    }
+
+    /// Refuses an nginx for which the module was not built, before it uses more of its structures.
+    unsafe extern "C" fn preconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
+        if let Some(bit_field) = layout::wrong_bit_field() {
+            ngx_conf_log_error!(
+                NGX_LOG_EMERG,
+                cf,
+                "ngx_http_upstream_sliced_keepalive_module was built wrongly: bindgen and the C \
+                 compiler disagree on {bit_field}"
+            );
+            return nginx::ERROR;
+        }
+        // SAFETY: nginx passes a `cf` that is being read.
+        if let Some(structure) = unsafe { running::other_structure(cf) } {
+            ngx_conf_log_error!(
+                NGX_LOG_EMERG,
+                cf,
+                "ngx_http_upstream_sliced_keepalive_module was built from the sources of another \
+                 nginx, or of a fork: {structure} differs"
+            );
+            return nginx::ERROR;
+        }
+        // SAFETY: `cf` is valid.
+        unsafe { variables::add(cf) }
     }
 
     /// Frees what is needed only while the configuration is read.
@@ -155,7 +179,7 @@ unsafe impl HttpModuleServerConf for Module {
 }
 
 static MODULE_CTX: ngx_http_module_t = ngx_http_module_t {
-    preconfiguration: Some(variables::add),
+    preconfiguration: Some(Module::preconfiguration),
     postconfiguration: Some(Module::postconfiguration),
     create_main_conf: Some(Module::create_main_conf),
     init_main_conf: Some(Module::init_main_conf),
@@ -237,6 +261,17 @@ unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int_t {
     // serve no requests.
     if unsafe { ngx_process } == NGX_PROCESS_HELPER as ngx_uint_t {
         return nginx::OK;
+    }
+    // SAFETY: nginx passes a valid cycle, which is the worker's.
+    let (log, is_other) = unsafe { ((*cycle).log, running::has_other_connections(&*cycle)) };
+    if is_other {
+        ngx_log_error!(
+            NGX_LOG_EMERG,
+            log,
+            "ngx_http_upstream_sliced_keepalive_module was built from the sources of another nginx, \
+             or of a fork: ngx_connection_t differs"
+        );
+        return nginx::ERROR;
     }
     // SAFETY: nginx passes a valid cycle.
     match unsafe { begin(cycle) } {

@@ -21,6 +21,7 @@ pub use self::connection::{Connection, cycle_log};
 use crate::policy::Time;
 
 mod connection;
+pub mod layout;
 #[cfg(ngx_feature = "http_ssl")]
 pub mod tls;
 

@@ -19,13 +19,13 @@ const VARIABLES: [(ngx_str_t, ngx_http_get_variable_pt); 3] = [
     (ngx_string!("upstream_keepalive_slice"), Some(slice)),
 ];
 
-/// Adds the variables: the module's `preconfiguration` handler. If a `map`, `set` or `geo` of the
+/// Adds the variables, before a configuration is read. If a `map`, `set` or `geo` of the
 /// configuration defines variables of the same names, these take precedence.
 ///
 /// # Safety
 ///
-/// nginx calls it with a valid `cf`.
-pub unsafe extern "C" fn add(cf: *mut ngx_conf_t) -> ngx_int_t {
+/// `cf` is valid.
+pub unsafe fn add(cf: *mut ngx_conf_t) -> ngx_int_t {
     for (mut name, handler) in VARIABLES {
         let flags = NGX_HTTP_VAR_CHANGEABLE as ngx_uint_t;
         // SAFETY: `cf` is valid; what nginx returns is a valid variable or null.

@@ -18,15 +18,18 @@ use crate::nginx;
 #[cfg(ngx_feature = "http_ssl")]
 use crate::nginx::tls;
 
-type Set = unsafe extern "C" fn(*mut ngx_conf_t, *mut ngx_command_t, *mut c_void) -> *mut c_char;
+/// A handler of a directive.
+pub type Set =
+    unsafe extern "C" fn(*mut ngx_conf_t, *mut ngx_command_t, *mut c_void) -> *mut c_char;
 
 /// A module whose locations pass requests to upstreams.
 pub struct UpstreamModule {
-    module: &'static ngx_module_t,
+    /// nginx's table of it.
+    pub module: &'static ngx_module_t,
     /// Where in its configuration of a location that of the upstream begins, in bytes.
-    offset: usize,
+    pub offset: usize,
     /// What the names of its directives begin with: `proxy_`.
-    prefix: &'static [u8],
+    pub prefix: &'static [u8],
 }
 
 /// The modules of this kind that have merged their configurations of locations.
