@@ -74,8 +74,9 @@ unsafe fn set_up(r: *mut ngx_http_request_t, upstream: &Upstream) -> Option<()> 
         (*pc).data = data.as_ptr().cast();
         (*pc).get = Some(get);
         (*pc).free = Some(free);
+        // A module that puts its own data there may know nothing of this one, as Tengine's dyups.
         #[cfg(ngx_peer_notify)]
-        {
+        if (*pc).notify.is_some() {
             (*pc).notify = Some(notify);
         }
         #[cfg(ngx_peer_session)]

@@ -2,7 +2,8 @@
 /*
  * For run_time.t: makes an upstream in a running worker, as the modules do that
  * have an interface for it: the block is parsed with a pool of its own, then
- * init_upstream is called; later the pool is destroyed.
+ * init_upstream is called; later the pool is destroyed.  As Tengine's dyups, it
+ * puts data of its own into the peer, and forgets peer.notify.
  *
  * In a location, "runtime_upstream FILE;" answers "?add" by making the upstream
  * "runtime" of the directives in FILE, and "?delete" by deleting it.
@@ -18,6 +19,31 @@ static ngx_int_t runtime_handler(ngx_http_request_t *r);
 static ngx_int_t runtime_add(ngx_http_request_t *r);
 static ngx_int_t runtime_delete(ngx_http_request_t *r);
 static ngx_int_t runtime_create_confs(ngx_conf_t *cf, ngx_http_conf_ctx_t *ctx);
+
+
+static ngx_int_t runtime_init_peer(ngx_http_request_t *r,
+    ngx_http_upstream_srv_conf_t *us);
+static ngx_int_t runtime_get_peer(ngx_peer_connection_t *pc, void *data);
+static void runtime_free_peer(ngx_peer_connection_t *pc, void *data,
+    ngx_uint_t state);
+#if (NGX_HTTP_SSL)
+static ngx_int_t runtime_set_session(ngx_peer_connection_t *pc, void *data);
+static void runtime_save_session(ngx_peer_connection_t *pc, void *data);
+#endif
+
+
+typedef struct {
+    void                   *data;
+    ngx_event_get_peer_pt   get;
+    ngx_event_free_peer_pt  free;
+#if (NGX_HTTP_SSL)
+    ngx_event_set_peer_session_pt   set_session;
+    ngx_event_save_peer_session_pt  save_session;
+#endif
+} runtime_peer_t;
+
+
+static ngx_http_upstream_init_peer_pt   runtime_original_init;
 
 
 static ngx_str_t   runtime_file;
@@ -164,6 +190,9 @@ runtime_add(ngx_http_request_t *r)
         goto failed;
     }
 
+    runtime_original_init = uscf->peer.init;
+    uscf->peer.init = runtime_init_peer;
+
     umcf = ngx_http_get_module_main_conf(r, ngx_http_upstream_module);
 
     uscfp = ngx_array_push(&umcf->upstreams);
@@ -253,3 +282,79 @@ runtime_delete(ngx_http_request_t *r)
 
     return NGX_OK;
 }
+
+
+static ngx_int_t
+runtime_init_peer(ngx_http_request_t *r, ngx_http_upstream_srv_conf_t *us)
+{
+    runtime_peer_t       *rp;
+    ngx_http_upstream_t  *u;
+
+    if (runtime_original_init(r, us) != NGX_OK) {
+        return NGX_ERROR;
+    }
+
+    rp = ngx_palloc(r->pool, sizeof(runtime_peer_t));
+    if (rp == NULL) {
+        return NGX_ERROR;
+    }
+
+    u = r->upstream;
+
+    rp->data = u->peer.data;
+    rp->get = u->peer.get;
+    rp->free = u->peer.free;
+
+    u->peer.data = rp;
+    u->peer.get = runtime_get_peer;
+    u->peer.free = runtime_free_peer;
+
+#if (NGX_HTTP_SSL)
+    rp->set_session = u->peer.set_session;
+    rp->save_session = u->peer.save_session;
+    u->peer.set_session = runtime_set_session;
+    u->peer.save_session = runtime_save_session;
+#endif
+
+    return NGX_OK;
+}
+
+
+static ngx_int_t
+runtime_get_peer(ngx_peer_connection_t *pc, void *data)
+{
+    runtime_peer_t  *rp = data;
+
+    return rp->get(pc, rp->data);
+}
+
+
+static void
+runtime_free_peer(ngx_peer_connection_t *pc, void *data, ngx_uint_t state)
+{
+    runtime_peer_t  *rp = data;
+
+    rp->free(pc, rp->data, state);
+}
+
+
+#if (NGX_HTTP_SSL)
+
+static ngx_int_t
+runtime_set_session(ngx_peer_connection_t *pc, void *data)
+{
+    runtime_peer_t  *rp = data;
+
+    return rp->set_session(pc, rp->data);
+}
+
+
+static void
+runtime_save_session(ngx_peer_connection_t *pc, void *data)
+{
+    runtime_peer_t  *rp = data;
+
+    rp->save_session(pc, rp->data);
+}
+
+#endif
