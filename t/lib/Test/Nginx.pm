@@ -132,6 +132,7 @@ sub has_module {
 	$version = `$NGINX -V 2>&1` unless defined $version;
 
 	return $version =~ /^TLS SNI support enabled/m if $feature eq 'sni';
+	return $version =~ /ngx_http_upstream_dyups_module/ if $feature eq 'dyups';
 	return $version =~ /\Q$feature\E(?!\S)/ if $feature =~ /^--/;
 
 	return $version !~ /--without-http(?:[_-]\Q$feature\E(?:_module)?)?(?!\S)/
