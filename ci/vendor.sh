@@ -24,6 +24,13 @@ empty_crate() {
     printf '%s\n' "$checksum" >"$crate/.cargo-checksum.json"
 }
 
+# without_binaries VENDOR: programs of Windows, which are there for tests of crates, are left
+# out. A distribution takes sources.
+without_binaries() {
+    find "$1" -name '*.dll' -delete
+    sed -E -i 's/"[^"]*\.dll":"[0-9a-f]+",?//g; s/,\}/}/' "$1"/*/.cargo-checksum.json
+}
+
 # vendor_crates ARCHIVE: makes ARCHIVE, a .tar.xz. Unpacked in the root of the sources, its
 # .cargo/config.toml makes cargo take all crates from its vendor/: in full those that the
 # module is made of on Linux, and nothing but the manifest of the others, which are most.
@@ -38,6 +45,7 @@ vendor_crates() {
     for crate in "$folder"/vendor/*; do
         grep -qxF "${crate##*/}" <<<"$wanted" || empty_crate "$crate"
     done
+    without_binaries "$folder/vendor"
     cat >"$folder/.cargo/config.toml" <<'END_OF_CONFIG'
 [source.crates-io]
 replace-with = "vendor"
