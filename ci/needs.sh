@@ -162,6 +162,8 @@ add_package() {
     need prove perl
     need git git
     need lintian lintian
+    need lowdown lowdown
+    need man man-db
     need mmdebstrap mmdebstrap
     # What dpkg-buildpackage then asks for.
     need_file build-essential /usr/share/build-essential/essential-packages-list
