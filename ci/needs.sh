@@ -6,7 +6,7 @@
 # adds what is missing to packages, which are Debian's, or to tools, which have a
 # function in ci/setup.
 # shellcheck disable=SC2034  # for ci/setup
-groups=(build sources scripts test matrix demo bench charts fuzz memcheck sanitize package race release deny
+groups=(build sources scripts test matrix demo bench charts fuzz memcheck sanitize package rpm race release deny
     arm64 soak docs lint workflows)
 packages=()
 tools=()
@@ -116,7 +116,7 @@ add_workflows() {
 # All that ci/test runs.
 add_test() {
     local group
-    for group in lint scripts matrix release demo bench memcheck sanitize fuzz soak package docs; do
+    for group in lint scripts matrix release demo bench memcheck sanitize fuzz soak package rpm docs; do
         "add_$group"
     done
 }
@@ -169,6 +169,15 @@ add_package() {
     need_file build-essential /usr/share/build-essential/essential-packages-list
     need_file libclang-dev '/usr/lib/llvm-*/lib/libclang.so'
     need_file nginx-dev /usr/share/nginx/src/conf_flags
+}
+
+add_rpm() {
+    add_build
+    need prove perl
+    need git git
+    need xz xz-utils
+    need rpmbuild rpm
+    need rpmlint rpmlint
 }
 
 # The servers of ci/race.
