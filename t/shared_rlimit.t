@@ -106,7 +106,7 @@ is("$u->{shared}{refused_handovers} $u->{shared}{borrowed}", '1 0',
 	'refused is counted');
 is($u->{idle}, open_conns(8081), 'idle');
 like($t->read_file('error.log'),
-	qr/\[warn\].* "u" cannot be used \(24: Too many open files\)/, 'it says why');
+	qr/\[warn\].* "u" cannot be used \(24: [A-Z]/, 'it says why');
 
 # nor with two, to close one that another worker has, and keep its own
 

@@ -40,7 +40,13 @@ sub allocator {
 	$ENV{FAILING_MALLOC} = $control;
 	$ENV{LD_PRELOAD} = "$dir/failing_malloc.so";
 
-	return 1;
+	# an nginx for another C library than that of the compiler has no use for it
+
+	return 1 if system("$Test::Nginx::NGINX -v >$dir/preload.log 2>&1") == 0;
+
+	delete @ENV{qw/ FAILING_MALLOC LD_PRELOAD /};
+
+	return 0;
 }
 
 # Which calls fail, counted from now on, and of which process and size if not of
