@@ -7,7 +7,7 @@
 # function in ci/setup.
 # shellcheck disable=SC2034  # for ci/setup
 groups=(build sources scripts test matrix demo bench charts fuzz memcheck sanitize package rpm race release deny
-    arm64 soak docs lint workflows)
+    arm64 musl soak docs lint workflows)
 packages=()
 tools=()
 
@@ -58,6 +58,7 @@ has_venv() { python3 -c 'import ensurepip'; }
 has_std() { compgen -G "$(rustc --print sysroot)/lib/rustlib/$1/lib/libstd-*" >/dev/null; }
 has_std_arm64() { has_std aarch64-unknown-linux-gnu; }
 has_std_i386() { has_std i686-unknown-linux-gnu; }
+has_std_musl() { has_std x86_64-unknown-linux-musl; }
 has_rust_tools() { cargo fmt --version && cargo clippy --version; }
 
 # The module, and an nginx.
@@ -218,6 +219,15 @@ add_arm64() {
     need_file libc6-dev-i386-cross /usr/i686-linux-gnu/include/stdio.h
     need_tool std_arm64 has_std_arm64
     need_tool std_i386 has_std_i386
+}
+
+# For ci/release too, but not with --short.
+add_musl() {
+    add_scripts
+    need dpkg dpkg
+    need readelf binutils
+    need musl-gcc musl-tools
+    need_tool std_musl has_std_musl
 }
 
 add_soak() { add_build; }
