@@ -1,5 +1,5 @@
 //! Whether the nginx that runs is one like that for which the module was built. nginx compares its
-//! version and a signature of its options, but a fork has the version of the nginx that it comes from,
+//! version and a signature of its options, but a fork or a patched nginx can have both of another one,
 //! and structures of its own.
 //!
 //! The public tables of nginx's directives say where values lie in the structures of the running
