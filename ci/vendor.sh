@@ -24,11 +24,12 @@ empty_crate() {
     printf '%s\n' "$checksum" >"$crate/.cargo-checksum.json"
 }
 
-# without_binaries VENDOR: programs of Windows, which are there for tests of crates, are left
-# out. A distribution takes sources.
-without_binaries() {
-    find "$1" -name '*.dll' -delete
-    sed -E -i 's/"[^"]*\.dll":"[0-9a-f]+",?//g; s/,\}/}/' "$1"/*/.cargo-checksum.json
+# without_trouble VENDOR: programs of Windows, which are there for tests of crates, are left
+# out, as a distribution takes sources; and so is *.orig, which debhelper deletes as what a
+# patch left, so that cargo would miss it.
+without_trouble() {
+    find "$1" '(' -name '*.dll' -o -name '*.orig' ')' -delete
+    sed -E -i 's/"[^"]*\.(dll|orig)":"[0-9a-f]+",?//g; s/,\}/}/' "$1"/*/.cargo-checksum.json
 }
 
 # vendor_crates ARCHIVE: makes ARCHIVE, a .tar.xz. Unpacked in the root of the sources, its
@@ -45,7 +46,7 @@ vendor_crates() {
     for crate in "$folder"/vendor/*; do
         grep -qxF "${crate##*/}" <<<"$wanted" || empty_crate "$crate"
     done
-    without_binaries "$folder/vendor"
+    without_trouble "$folder/vendor"
     cat >"$folder/.cargo/config.toml" <<'END_OF_CONFIG'
 [source.crates-io]
 replace-with = "vendor"
