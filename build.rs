@@ -4,12 +4,11 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::{env, fs};
 
-#[path = "build/layout.rs"]
-mod layout;
+mod build_layout;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed=build/layout.rs");
+    println!("cargo::rerun-if-changed=build_layout.rs");
     for variable in ["DEP_NGINX_INCLUDE", "DEP_NGINX_CFLAGS", "CC", "CFLAGS"] {
         println!("cargo::rerun-if-env-changed={variable}");
     }
@@ -51,10 +50,10 @@ fn has_feature(name: &str) -> bool {
 
 /// The layout of nginx's structures, for the compiler to compare with bindgen's.
 fn layout() -> Result<(), Box<dyn Error>> {
-    let structures = layout::structures(has_feature);
-    let object = compile(&layout::probe(&structures), true)
+    let structures = build_layout::structures(has_feature);
+    let object = compile(&build_layout::probe(&structures), true)
         .map_err(|error| format!("cannot compile with the headers of nginx: {error}"))?;
-    let checks = layout::checks(&structures, &fs::read(object)?);
+    let checks = build_layout::checks(&structures, &fs::read(object)?);
     fs::write(
         out_dir().join("layout.rs"),
         checks.ok_or("the C compiler's answer is not understood")?,

@@ -8,7 +8,7 @@ cat << END                                                    >> $NGX_MAKEFILE
 
 $ngx_sliced_keepalive_lib:	$NGX_MAKEFILE \\
 	`find $ngx_addon_dir/src $ngx_addon_dir/Cargo.toml $ngx_addon_dir/Cargo.lock \
-          $ngx_addon_dir/build.rs $ngx_addon_dir/build -type f | tr '\n' ' '`
+          $ngx_addon_dir/build.rs $ngx_addon_dir/build_layout.rs -type f | tr '\n' ' '`
 	root=\`pwd\` && objs=\`cd $NGX_OBJS && pwd\` && cd $ngx_addon_dir && \\
 	flags="-C target-feature=-crt-static" && \\
 	flags="\$\$flags --remap-path-prefix=\$\${CARGO_HOME:-\$\$HOME/.cargo}=/cargo" && \\

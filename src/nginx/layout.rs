@@ -1,5 +1,5 @@
 //! Whether nginx's structures lie in memory as this module takes for granted. What the compiler can
-//! compare, it compares: see `build/layout.rs`.
+//! compare, it compares: see `build_layout.rs`.
 
 use core::mem::{MaybeUninit, offset_of};
 use core::slice;
