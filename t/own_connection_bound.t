@@ -18,24 +18,18 @@ use lib ($ENV{NGINX_TESTS_DIR} ? "$ENV{NGINX_TESTS_DIR}/lib" : ()),
 
 use Test::Nginx;
 use Test::Backend;
-use Test::Certificates;
 use Test::Module;
-use Test::Requests;
 
 ###############################################################################
 
 select STDERR; $| = 1;
 select STDOUT; $| = 1;
 
-my $t = Test::Nginx->new()
-	->has(qw/http http_ssl proxy upstream_least_conn/)
-	->has_daemon('openssl');
+my $t = Test::Nginx->new()->has(qw/http proxy upstream_least_conn/);
 
 compile_module($t, 'own_connection');
 
-$t->plan(12);
-
-certificate($t, 'localhost');
+$t->plan(8);
 
 $t->write_file_expand('nginx.conf', <<'EOC');
 
@@ -62,13 +56,6 @@ http {
         keepalive 8 slice_key=$host slice_dyn=$arg_n;
     }
 
-    upstream tls {
-        least_conn;
-        server 127.0.0.1:8082;
-        own_connection;
-        keepalive 8 slice_key=$host slice_dyn=$arg_n;
-    }
-
     server {
         listen       127.0.0.1:8080;
         server_name  localhost;
@@ -83,21 +70,6 @@ http {
             proxy_pass http://u;
             proxy_bind 127.0.0.2;
         }
-
-        location /tls {
-            proxy_pass https://tls;
-            proxy_ssl_session_reuse off;
-        }
-    }
-
-    server {
-        listen       127.0.0.1:8082 ssl;
-
-        ssl_certificate %%TESTDIR%%/localhost.crt;
-        ssl_certificate_key %%TESTDIR%%/localhost.key;
-
-        add_header X-Connection $connection always;
-        return 200;
     }
 }
 
@@ -121,14 +93,6 @@ wait_open(0);
 is_new($c = get('/?own=1&n=0', 'a'), 'kept by the balancer');
 is(get('/bound?n=8', 'a'), $c, 'used for a bound request');
 is(last_log($t), '- identity', 'not kept either');
-
-# nor with TLS, even if all settings of the configuration are the same
-
-$c = conn(http_get('/tls?own=1&n=0'));
-is(conn(http_get('/tls?n=8')), $c, 'used by the balancer, TLS');
-is(last_log($t), '- identity', 'not kept, TLS');
-isnt(conn(http_get('/tls?n=8')), $c, 'another one, TLS');
-is(last_log($t), 'MISS saved', 'which is kept, TLS');
 
 ###############################################################################
 
