@@ -30,7 +30,7 @@ my $t = Test::Nginx->new()->has(qw/http http_ssl proxy rewrite sni/)
 
 compile_module($t, 'scripted_peer');
 
-$t->plan(13);
+$t->plan(16);
 
 certificate($t, 'localhost');
 
@@ -139,6 +139,12 @@ is(made('/?tls=on&n=a.example')->{c}, $on->{c}, 'switched on once more');
 
 is(made('/?tls=on&n=a.example&timeouts=1')->{c}, $on->{c},
 	'switched on, other timeouts');
+
+my $other = made('/?tls=on&n=a.example&timeouts=sni');
+is($other->{made}, 'https', 'switched on, other settings');
+isnt(made('/?tls=on&n=a.example&timeouts=sni')->{c}, $other->{c},
+	'switched on, other settings again');
+is(made('/?tls=on&n=a.example')->{c}, $on->{c}, 'switched on, its own settings');
 
 # off: the server has no TLS, so a handshake would fail on any connection
 

@@ -1,6 +1,6 @@
 //! TLS to servers: what a location says about it, and sessions.
 
-use core::ptr::NonNull;
+use core::ptr::{self, NonNull};
 
 use nginx_sys::{
     NGX_OK, SSL_SESSION, SSL_SESSION_free, SSL_SESSION_up_ref, ngx_connection_t,
@@ -45,6 +45,16 @@ pub unsafe fn has_variable_certificate(conf: &ngx_http_upstream_conf_t) -> bool 
         conf.ssl_certificate.as_ref().is_some_and(|certificate| !certificate.value.is_empty())
             && (varies(conf.ssl_certificate) || varies(conf.ssl_certificate_key))
     }
+}
+
+/// Whether two configurations say the same about TLS, of which one may be a copy of the other with
+/// other values.
+pub fn agree(one: &ngx_http_upstream_conf_t, other: &ngx_http_upstream_conf_t) -> bool {
+    let all = |conf: &ngx_http_upstream_conf_t| {
+        let flags = (conf.ssl_server_name, conf.ssl_verify);
+        (conf.ssl, flags, conf.ssl_name, conf.ssl_certificate, conf.ssl_certificate_key)
+    };
+    ptr::eq(one, other) || all(one) == all(other)
 }
 
 /// The name as nginx uses it: without a port.

@@ -9,8 +9,8 @@ use core::slice;
 #[cfg(ngx_peer_notify)]
 use nginx_sys::ngx_event_notify_peer_pt;
 use nginx_sys::{
-    ngx_event_free_peer_pt, ngx_event_get_peer_pt, ngx_http_request_t, ngx_http_upstream_state_t,
-    ngx_http_upstream_t, ngx_int_t, ngx_module_t, ngx_peer_connection_t,
+    ngx_event_free_peer_pt, ngx_event_get_peer_pt, ngx_http_request_t, ngx_http_upstream_conf_t,
+    ngx_http_upstream_state_t, ngx_http_upstream_t, ngx_int_t, ngx_module_t, ngx_peer_connection_t,
 };
 #[cfg(ngx_peer_session)]
 use nginx_sys::{ngx_event_save_peer_session_pt, ngx_event_set_peer_session_pt};
@@ -42,9 +42,9 @@ pub struct PeerData {
     upstream: NonNull<Upstream>,
     /// nginx's upstream of the request. `ngx_peer_connection_t` may be another module's copy.
     pub request_upstream: NonNull<ngx_http_upstream_t>,
-    /// The address of the configuration with which the request's module has set the upstream up. A
-    /// balancer may put a copy with other timeouts in its place.
-    module_conf: usize,
+    /// The configuration with which the request's module has set the upstream up. A balancer may put
+    /// a copy with other timeouts in its place.
+    module_conf: *const ngx_http_upstream_conf_t,
     /// The outcome of the last attempt's connection; `None` if it is still in use, or there is no
     /// connection.
     pub outcome: Cell<Option<Outcome>>,
@@ -155,17 +155,22 @@ unsafe fn location(r: *mut ngx_http_request_t) -> u64 {
     }
 }
 
-/// The number of the TLS settings of a request's location, in its module's configuration at this
-/// address.
+/// The number of the TLS settings of a request, whose module has set its upstream up with this
+/// configuration.
 ///
 /// # Safety
 ///
-/// The request is valid.
-unsafe fn tls(r: *mut ngx_http_request_t, module_conf: usize) -> u16 {
-    // SAFETY: the request's location has a configuration of this type, which does not change.
+/// The request and the configuration are valid.
+unsafe fn tls(r: *mut ngx_http_request_t, module_conf: *const ngx_http_upstream_conf_t) -> u16 {
+    // SAFETY: the request's location has a configuration of this type, which does not change. If
+    // another configuration is in the place of the module's, it is valid as well.
     unsafe {
+        #[cfg(ngx_feature = "http_ssl")]
+        if !nginx::tls::agree(&*(*(*r).upstream).conf, &*module_conf) {
+            return UNKNOWN;
+        }
         let conf = (*r).http_location_conf_unchecked::<LocationConf>(nginx::this_module());
-        conf.map_or(UNKNOWN, |conf| conf.as_ref().tls.number(module_conf))
+        conf.map_or(UNKNOWN, |conf| conf.as_ref().tls.number(module_conf.addr()))
     }
 }
 
@@ -189,7 +194,7 @@ impl PeerData {
         // meanwhile.
         let (trace, balancer, module_conf) = unsafe {
             let upstream = request_upstream.as_ref();
-            (Trace::new(r), Balancer::of(&upstream.peer), upstream.conf.addr())
+            (Trace::new(r), Balancer::of(&upstream.peer), upstream.conf.cast_const())
         };
         let data = || PeerData {
             trace,
@@ -267,14 +272,15 @@ impl PeerData {
         self.attributes().is_some_and(|attributes| !attributes.is_empty())
     }
 
-    /// Looks whether the attempt uses TLS: a balancer may have switched it on or off.
+    /// Looks at the TLS settings of the attempt: a balancer may have switched TLS on or off, or put
+    /// another configuration in the place of the module's.
     #[inline(always)]
     pub fn look_at_tls(&self) {
         let protocol = self.protocol.get();
         // SAFETY: the request and its upstream are valid.
         let is_used = unsafe { (*self.request_upstream.as_ptr()).ssl() != 0 };
-        if is_used != (protocol.tls != 0) {
-            // SAFETY: the request is valid.
+        if is_used || protocol.tls != 0 {
+            // SAFETY: the request is valid, and its configuration does not change.
             let settings = || unsafe { tls(self.trace.request(), self.module_conf) };
             let tls = if is_used { settings() } else { 0 };
             self.protocol.set(Protocol { tls, ..protocol });

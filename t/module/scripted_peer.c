@@ -10,7 +10,8 @@
  *     tls=on      TLS is used, or with "off" not, whatever the location says;
  *                 with "first", for the first attempt only
  *     timeouts=1  a copy of the configuration, with other timeouts, takes its
- *                 place when the server is chosen
+ *                 place when the server is chosen; with "sni", without the name
+ *                 in TLS
  *
  * $alternating is a.example and b.example in turn, each time that it is looked at
  * in a request.
@@ -246,6 +247,11 @@ scripted_get_peer(ngx_peer_connection_t *pc, void *data)
         }
 
         sp->request->upstream->conf->read_timeout = 5000;
+#if (NGX_HTTP_SSL)
+        if (value.len == 3) {
+            sp->request->upstream->conf->ssl_server_name = 0;
+        }
+#endif
     }
 
     pc->local = NULL;
