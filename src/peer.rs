@@ -5,15 +5,19 @@
 
 use core::ffi::c_void;
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use nginx_sys::{
-    ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_peer_connection_t, ngx_uint_t,
+    NGX_LOG_EMERG, ngx_http_request_t, ngx_http_upstream_srv_conf_t, ngx_int_t,
+    ngx_peer_connection_t, ngx_uint_t,
 };
+
+use ngx::ngx_log_error;
 
 use self::attempt::Attempt;
 pub use self::data::Outcome;
 use self::data::PeerData;
-use crate::nginx::{self, log_debug_http};
+use crate::nginx::{self, layout, log_debug_http};
 use crate::upstream::Upstream;
 
 mod attempt;
@@ -44,6 +48,10 @@ pub unsafe extern "C" fn init(
     log_debug_http!(log, "init keepalive peer");
     let Some(upstream) = upstream else { return nginx::ERROR };
     let Some(original) = upstream.original_init_peer() else { return nginx::ERROR };
+    // SAFETY: nginx calls this one as `peer.init`.
+    if !HAS_LAYOUT.load(Relaxed) && unsafe { !look_at_layout(r) } {
+        return nginx::ERROR;
+    }
     // SAFETY: the balancer's `peer.init` gets what nginx has called this one with.
     if unsafe { original(r, us) } != nginx::OK {
         return nginx::ERROR;
@@ -53,6 +61,31 @@ pub unsafe extern "C" fn init(
         Some(()) => nginx::OK,
         None => nginx::ERROR,
     }
+}
+
+/// Whether a request has shown to this process that `ngx_http_upstream_t` is laid out as in the nginx
+/// for which the module was built.
+static HAS_LAYOUT: AtomicBool = AtomicBool::new(false);
+
+/// Looks at it; `false` if it is not.
+///
+/// # Safety
+///
+/// As for [`init`].
+#[cold]
+unsafe fn look_at_layout(r: *mut ngx_http_request_t) -> bool {
+    // SAFETY: as above.
+    let (log, has) = unsafe { ((*(*r).connection).log, layout::has_upstream(r)) };
+    HAS_LAYOUT.store(has, Relaxed);
+    if !has {
+        ngx_log_error!(
+            NGX_LOG_EMERG,
+            log,
+            "ngx_http_upstream_sliced_keepalive_module was built from the sources of another nginx, \
+             or of a fork: ngx_http_upstream_t differs"
+        );
+    }
+    has
 }
 
 /// Puts this module's callbacks around the balancer's. `None` if there is no memory.

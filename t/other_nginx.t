@@ -39,6 +39,7 @@ my %structures = (
 		client_body_timeout log_not_found open_file_cache_events
 		types_hash_bucket_size
 	/ ],
+	ngx_http_request_t => [ qw/ http_host request_uri / ],
 	ngx_http_upstream_conf_t => [ qw/
 		proxy_connect_timeout proxy_read_timeout proxy_next_upstream_tries
 		proxy_buffering proxy_intercept_errors proxy_socket_keepalive
@@ -66,7 +67,7 @@ for my $structure (sort keys %structures) {
 	}
 }
 
-# a place of which nothing is known is of no interest
+# what is in another place, of which nothing is known is of no interest
 
 check($t, { main => "$other types_hash_max_size;" });
 is($?, 0, 'another directive');

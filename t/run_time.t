@@ -28,7 +28,7 @@ my $t = Test::Nginx->new()->has(qw/http proxy/);
 
 compile_module($t, 'runtime_upstream');
 
-$t->plan(35);
+$t->plan(37);
 
 $t->write_file_expand('nginx.conf', <<'EOC');
 
@@ -79,11 +79,18 @@ $t->run();
 
 ###############################################################################
 
+like(http_get('/made?add'), qr/ 204 /, 'made');
+
+# a worker's first request shows whether nginx has the structures for which the
+# module was built
+
+like(request_status('/?other=1', 'a'), qr/ 500 /, 'another nginx');
+like($t->read_file('error.log'), qr/\[emerg\] .* ngx_http_upstream_t differs/,
+	'another nginx, refused');
+
 my $static = get('/u/', 'a');
 
 # sliced, and within its limits
-
-like(http_get('/made?add'), qr/ 204 /, 'made');
 
 my $a = get('/', 'a');
 is_new($a, 'first host');

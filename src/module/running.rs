@@ -2,18 +2,20 @@
 //! version and a signature of its options, but a fork or a patched nginx can have both of another one,
 //! and structures of its own.
 //!
-//! The public tables of nginx's directives say where values lie in the structures of the running
-//! nginx, and its arrays of connections and events, how large these are.
+//! nginx's directives and variables say where values lie in the structures of the running nginx, and
+//! its arrays of connections and events, how large these are. What is left is
+//! `ngx_http_upstream_t`: see [`crate::nginx::layout`].
 
 use core::mem::offset_of;
 use core::ptr;
 
 use nginx_sys::{
     ngx_command_t, ngx_conf_set_flag_slot, ngx_conf_set_msec_slot, ngx_conf_set_num_slot,
-    ngx_conf_t, ngx_cycle_t, ngx_http_core_loc_conf_t, ngx_http_core_main_conf_t,
-    ngx_http_core_srv_conf_t, ngx_http_upstream_conf_t, ngx_module_t,
+    ngx_conf_t, ngx_cycle_t, ngx_hash_key_t, ngx_http_core_loc_conf_t, ngx_http_core_main_conf_t,
+    ngx_http_core_srv_conf_t, ngx_http_request_t, ngx_http_upstream_conf_t, ngx_http_variable_t,
+    ngx_module_t,
 };
-use ngx::http::{HttpModule as _, NgxHttpCoreModule};
+use ngx::http::{HttpModule as _, HttpModuleMainConf as _, NgxHttpCoreModule};
 
 use super::upstream_modules::{self, Set};
 use crate::nginx;
@@ -51,6 +53,12 @@ const UPSTREAM: [Place; 6] = [
     (b"socket_keepalive", offset_of!(ngx_http_upstream_conf_t, socket_keepalive)),
 ];
 
+/// Variables, and where in a request their values are to lie.
+const REQUEST: [Place; 2] = [
+    (b"http_host", offset_of!(ngx_http_request_t, headers_in.host)),
+    (b"request_uri", offset_of!(ngx_http_request_t, unparsed_uri)),
+];
+
 /// A structure that differs in the running nginx, if there is one: for the configuration.
 ///
 /// # Safety
@@ -68,6 +76,10 @@ pub unsafe fn other_structure(cf: *mut ngx_conf_t) -> Option<&'static str> {
         if unsafe { differ(core, b"", 0, places) } {
             return Some(name);
         }
+    }
+    // SAFETY: `cf` is being read.
+    if unsafe { differs_in_variables(cf) } {
+        return Some("ngx_http_request_t");
     }
     // SAFETY: `cf` is being read.
     for module in unsafe { upstream_modules::all(cf) } {
@@ -97,6 +109,24 @@ unsafe fn differ(module: &ngx_module_t, prefix: &[u8], offset: usize, places: &[
         let place = places.iter().find(|(directive, _)| *directive == name);
         place.is_some_and(|(_, at)| is_usual(command) && command.offset.wrapping_sub(offset) != *at)
     })
+}
+
+/// Whether variables of nginx lie elsewhere in a request.
+///
+/// # Safety
+///
+/// `cf` is being read, and nginx has added its variables.
+unsafe fn differs_in_variables(cf: *mut ngx_conf_t) -> bool {
+    // SAFETY: `cf` is being read. The names of variables have them as their values.
+    unsafe {
+        let core = NgxHttpCoreModule::main_conf(&*cf);
+        let Some(all) = core.and_then(|core| core.variables_keys.as_ref()) else { return false };
+        all.keys.as_slice::<ngx_hash_key_t>().iter().any(|key| {
+            let place = REQUEST.iter().find(|(name, _)| *name == key.key.as_bytes());
+            let variable = key.value.cast::<ngx_http_variable_t>().as_ref();
+            place.zip(variable).is_some_and(|((_, at), variable)| variable.data != *at)
+        })
+    }
 }
 
 /// Whether connections and events are as large in the running nginx: for a worker, which has some.

@@ -2,7 +2,7 @@
 //! compare, it compares: see `build_layout.rs`.
 
 use core::mem::{MaybeUninit, offset_of};
-use core::slice;
+use core::{iter, ptr, slice};
 
 #[allow(clippy::wildcard_imports)]
 use nginx_sys::*;
@@ -28,11 +28,27 @@ fn agrees<T>(set: impl FnOnce(&mut T), bytes: &[(usize, u8)]) -> bool {
     is.map(|(at, &byte)| (at, byte)).eq(bytes.iter().copied())
 }
 
+/// Whether the upstream of a request has its last pointer where the running nginx has put it: nginx
+/// has set it to a cleanup of the request before `peer.init`. Patches insert members before it, as
+/// OpenResty's do, and nothing else shows that.
+///
+/// # Safety
+///
+/// The request is valid, and nginx calls `peer.init` for it.
+pub unsafe fn has_upstream(r: *mut ngx_http_request_t) -> bool {
+    // SAFETY: the request is valid, and so are its cleanups; what lies in the place of the upstream's
+    // is only compared.
+    unsafe {
+        let cleanup: *const ngx_http_cleanup_t = (*(*r).upstream).cleanup.cast();
+        let first: *const ngx_http_cleanup_t = (*(*r).main).cleanup;
+        let mut all = iter::successors(first.as_ref(), |cleanup| cleanup.next.as_ref());
+        all.any(|other| ptr::eq(other, cleanup))
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::arithmetic_side_effects)]
 mod tests {
-    use core::ptr;
-
     use super::*;
 
     #[test]

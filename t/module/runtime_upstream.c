@@ -3,7 +3,9 @@
  * For run_time.t: makes an upstream in a running worker, as the modules do that
  * have an interface for it: the block is parsed with a pool of its own, then
  * init_upstream is called; later the pool is destroyed.  As Tengine's dyups, it
- * puts data of its own into the peer, and forgets peer.notify.
+ * puts data of its own into the peer, and forgets peer.notify.  With "other=1"
+ * among the arguments of a request to it, its upstream looks as if nginx had laid
+ * it out otherwise.
  *
  * In a location, "runtime_upstream FILE;" answers "?add" by making the upstream
  * "runtime" of the directives in FILE, and "?delete" by deleting it.
@@ -287,10 +289,23 @@ runtime_delete(ngx_http_request_t *r)
 static ngx_int_t
 runtime_init_peer(ngx_http_request_t *r, ngx_http_upstream_srv_conf_t *us)
 {
+    ngx_int_t             rc;
+    ngx_str_t             value;
     runtime_peer_t       *rp;
     ngx_http_upstream_t  *u;
+    ngx_http_cleanup_pt  *cleanup;
 
-    if (runtime_original_init(r, us) != NGX_OK) {
+    cleanup = r->upstream->cleanup;
+
+    if (ngx_http_arg(r, (u_char *) "other", 5, &value) == NGX_OK) {
+        r->upstream->cleanup++;
+    }
+
+    rc = runtime_original_init(r, us);
+
+    r->upstream->cleanup = cleanup;
+
+    if (rc != NGX_OK) {
         return NGX_ERROR;
     }
 
