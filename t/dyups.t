@@ -24,7 +24,7 @@ use Time::HiRes qw/ sleep time /;
 select STDERR; $| = 1;
 select STDOUT; $| = 1;
 
-my $t = Test::Nginx->new()->has(qw/http proxy dyups/)->plan(16);
+my $t = Test::Nginx->new()->has(qw/http proxy rewrite dyups/)->plan(17);
 
 my $d = $t->testdir();
 
@@ -52,11 +52,15 @@ http {
     proxy_set_header Connection "";
 
     server {
-        listen       127.0.0.1:8080;
+        listen       127.0.0.1:8080 reuseport;
         server_name  localhost;
 
         location / {
             proxy_pass http://$arg_u;
+        }
+
+        location = /pid {
+            return 200 $pid;
         }
 
         location /upstream/ {
@@ -71,6 +75,15 @@ start_backend($t, 8081);
 $t->run();
 
 ###############################################################################
+
+# dyups takes a worker that begins after the first change for one that crashed
+
+my %pids;
+
+ok(wait_for(sub {
+	$pids{$1} = 1 if http_get('/pid') =~ /(\d+)$/;
+	return keys %pids == 2;
+}), 'workers');
 
 # those that are made
 
