@@ -30,7 +30,7 @@ my $t = Test::Nginx->new()->has(qw/http http_ssl proxy rewrite sni/)
 
 compile_module($t, 'scripted_peer');
 
-$t->plan(16);
+$t->plan(18);
 
 certificate($t, 'localhost');
 
@@ -65,6 +65,13 @@ http {
         keepalive 8;
     }
 
+    upstream two {
+        server 127.0.0.1:8082 max_fails=0;
+        server 127.0.0.1:8083 max_fails=0 backup;
+        scripted_peer;
+        keepalive 8;
+    }
+
     upstream both {
         server 127.0.0.1:8082 max_fails=0;
         server 127.0.0.1:8081 max_fails=0 backup;
@@ -89,6 +96,11 @@ http {
             proxy_pass https://plain;
         }
 
+        location /two {
+            proxy_pass https://two;
+            proxy_next_upstream http_404;
+        }
+
         location /both {
             proxy_pass https://both;
             proxy_next_upstream http_404;
@@ -98,6 +110,7 @@ http {
     server {
         listen       127.0.0.1:8081;
         listen       127.0.0.1:8082 ssl;
+        listen       127.0.0.1:8083 ssl;
 
         ssl_certificate %%TESTDIR%%/localhost.crt;
         ssl_certificate_key %%TESTDIR%%/localhost.key;
@@ -106,6 +119,14 @@ http {
         add_header X-Made "$scheme $ssl_server_name" always;
 
         location / {
+            return 200;
+        }
+
+        location /two {
+            if ($server_port = %%PORT_8082%%) {
+                return 404;
+            }
+
             return 200;
         }
 
@@ -154,6 +175,12 @@ is(made('/plain?tls=off&n=a.example')->{c}, $off->{c}, 'switched off again');
 is(made('/plain?tls=off&n=b.example')->{c}, $off->{c}, 'any name');
 like(http_get('/plain?n=a.example'), qr/ 502 .*^X-Keepalive: MISS\r$/ms,
 	'not switched off');
+
+# other settings for the second attempt
+
+$other = made('/two?n=a.example&timeouts=next');
+is($other->{made}, 'https', 'other settings for the next server');
+isnt(made('/two?n=a.example&timeouts=next')->{c}, $other->{c}, 'and again');
 
 # off for the second attempt
 

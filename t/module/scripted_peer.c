@@ -11,7 +11,7 @@
  *                 with "first", for the first attempt only
  *     timeouts=1  a copy of the configuration, with other timeouts, takes its
  *                 place when the server is chosen; with "sni", without the name
- *                 in TLS
+ *                 in TLS, and with "next", that for all attempts but the first
  *
  * $alternating is a.example and b.example in turn, each time that it is looked at
  * in a request.
@@ -248,7 +248,7 @@ scripted_get_peer(ngx_peer_connection_t *pc, void *data)
 
         sp->request->upstream->conf->read_timeout = 5000;
 #if (NGX_HTTP_SSL)
-        if (value.len == 3) {
+        if (value.len == 3 || (value.len == 4 && !is_first)) {
             sp->request->upstream->conf->ssl_server_name = 0;
         }
 #endif
