@@ -24,6 +24,7 @@ use crate::counters::Pid;
 use crate::handover;
 use crate::learned::Learned;
 use crate::location::LocationConf;
+use crate::nginx::layout::OTHER_NGINX;
 use crate::nginx::{self, layout};
 use crate::sharing;
 use crate::upstream::{self, ServerConf, Upstream};
@@ -100,12 +101,7 @@ impl HttpModule for Module {
         }
         // SAFETY: nginx passes a `cf` that is being read.
         if let Some(structure) = unsafe { running::other_structure(cf) } {
-            ngx_conf_log_error!(
-                NGX_LOG_EMERG,
-                cf,
-                "ngx_http_upstream_sliced_keepalive_module was built from the sources of another \
-                 nginx, or of a fork: {structure} differs"
-            );
+            ngx_conf_log_error!(NGX_LOG_EMERG, cf, "{OTHER_NGINX} {structure} differs");
             return nginx::ERROR;
         }
         // SAFETY: `cf` is valid.
@@ -265,12 +261,7 @@ unsafe extern "C" fn init_process(cycle: *mut ngx_cycle_t) -> ngx_int_t {
     // SAFETY: nginx passes a valid cycle, which is the worker's.
     let (log, is_other) = unsafe { ((*cycle).log, running::has_other_connections(&*cycle)) };
     if is_other {
-        ngx_log_error!(
-            NGX_LOG_EMERG,
-            log,
-            "ngx_http_upstream_sliced_keepalive_module was built from the sources of another nginx, \
-             or of a fork: ngx_connection_t differs"
-        );
+        ngx_log_error!(NGX_LOG_EMERG, log, "{OTHER_NGINX} ngx_connection_t differs");
         return nginx::ERROR;
     }
     // SAFETY: nginx passes a valid cycle.

@@ -17,6 +17,7 @@ use ngx::ngx_log_error;
 use self::attempt::Attempt;
 pub use self::data::Outcome;
 use self::data::PeerData;
+use crate::nginx::layout::OTHER_NGINX;
 use crate::nginx::{self, layout, log_debug_http};
 use crate::upstream::Upstream;
 
@@ -78,12 +79,7 @@ unsafe fn look_at_layout(r: *mut ngx_http_request_t) -> bool {
     let (log, has) = unsafe { ((*(*r).connection).log, layout::has_upstream(r)) };
     HAS_LAYOUT.store(has, Relaxed);
     if !has {
-        ngx_log_error!(
-            NGX_LOG_EMERG,
-            log,
-            "ngx_http_upstream_sliced_keepalive_module was built from the sources of another nginx, \
-             or of a fork: ngx_http_upstream_t differs"
-        );
+        ngx_log_error!(NGX_LOG_EMERG, log, "{OTHER_NGINX} ngx_http_upstream_t differs");
     }
     has
 }

@@ -7,6 +7,10 @@ use core::{iter, ptr, slice};
 #[allow(clippy::wildcard_imports)]
 use nginx_sys::*;
 
+/// What a refusal begins with; the name of a structure and "differs" follow.
+pub const OTHER_NGINX: &str = "ngx_http_upstream_sliced_keepalive_module was built from the sources of \
+                               another nginx, or of a fork:";
+
 /// The name of a bit field, and whether bindgen and the C compiler agree on it.
 type BitField = (&'static str, fn() -> bool);
 
